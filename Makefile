@@ -1,0 +1,102 @@
+# Build, run and test lbfast.  `make` alone lists the targets.
+#
+# Everything lives in .venv and build/; nothing is installed outside the tree, except Debian
+# packages that are missing, and those only by root (packaging/debian-needs).  Stamps name what has
+# been done, so a second `make run` starts at once.
+
+PYTHON  ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+             $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+VENV    := .venv
+PY      := $(VENV)/bin/python
+PIP     := $(PY) -m pip --disable-pip-version-check --no-input install --quiet
+STAMPS  := $(VENV)/.stamps
+# `make test ARGS="tests/unit -k stick"` runs a part; `make test DEBUG=1` tests the debug build.
+ARGS    ?=
+DEBUG   ?= $(if $(filter debug,$(MAKECMDGOALS)),1)
+FLAVOUR := $(if $(filter 1,$(DEBUG)),debug,release)
+
+BUILT   := build/built-$(FLAVOUR)
+SOURCES := setup.py $(wildcard lbfast/*.pyx lbfast/*.pxd lbfast/*.h)
+SHIM    := $(wildcard tests/_cshim.pyx tests/*.pxi)
+
+# A virtual environment that came from elsewhere (a copied tree) names other places: make it anew.
+ifeq ($(shell grep -qsF "$(CURDIR)/$(VENV)" $(VENV)/bin/activate && $(PY) -c pass 2>/dev/null && echo ok),)
+  $(shell rm -rf $(STAMPS))
+endif
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help run build debug test bench locust check clean
+
+help:  ## this list
+	@sed -nE 's/^([a-z]+):.*  ## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+run: build  ## build, then `lbfast demo`: three HTTPS servers behind 127.0.0.1:8443, until Ctrl-C
+	@exec $(VENV)/bin/lbfast demo
+
+build: $(STAMPS)/lbfast $(BUILT)  ## .venv/bin/lbfast, with the compiled modules
+
+debug: build  ## the same with bounds checks, debug counters and fault doors (`make build` switches back)
+
+test: $(STAMPS)/test $(STAMPS)/lbfast $(BUILT)-test  ## install what the tests need and run them all (ARGS=...)
+	@packaging/debian-needs test
+	$(PY) -m pytest $(ARGS)
+
+bench: $(STAMPS)/bench $(STAMPS)/test $(STAMPS)/lbfast $(BUILT)-test  ## lbfast beside HAProxy, nginx and Envoy, and its parts beside plain Python: ten minutes (QUICK=1: two)
+	@bench/needs
+	$(PY) -m bench.rig $(if $(QUICK),--quick)
+	$(PY) -m pytest bench$(if $(QUICK),/test_parts.py) --benchmark-autosave --benchmark-compare --benchmark-columns=min,median,stddev $(ARGS)
+
+locust: $(STAMPS)/bench $(STAMPS)/lbfast $(BUILT)  ## HTTPS and TCP users through a virtual service, fifteen seconds without a screen (ARGS=...)
+	@bench/needs
+	$(PY) -m bench.locust_run $(ARGS)
+
+check: $(STAMPS)/check $(STAMPS)/test $(STAMPS)/lbfast $(BUILT)-test  ## ruff, mypy, cython-lint and the source tests
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/cython-lint $(wildcard lbfast/*.pyx lbfast/*.pxd tests/*.pyx)
+	$(PY) -m pytest -q tests/test_source.py
+
+clean:  ## remove everything that was built, the virtual environment too
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -f lbfast/*.c lbfast/*.so tests/*.c tests/*.so
+	find lbfast tests bench -name __pycache__ -prune -exec rm -rf {} +
+
+# --- how -----------------------------------------------------------------------------------------
+
+$(STAMPS)/venv:
+	@packaging/debian-needs build "$(PYTHON)"
+	@python="$(PYTHON)"; $${python:-python3} -m venv --clear $(VENV)
+	$(PIP) `$(PY) packaging/requires.py`
+	@mkdir -p $(STAMPS) && touch $@
+
+# Editable: the program in .venv/bin runs the tree; compiled modules are built beside their sources.
+$(STAMPS)/lbfast: pyproject.toml $(STAMPS)/venv | $(BUILT)
+	$(PIP) --no-build-isolation --editable .
+	@touch $@
+
+$(STAMPS)/test $(STAMPS)/bench $(STAMPS)/check: $(STAMPS)/%: pyproject.toml $(STAMPS)/venv
+	$(PIP) `$(PY) packaging/requires.py $*`
+	@touch $@
+
+$(BUILT): $(SOURCES) | $(STAMPS)/venv
+	@$(compile)
+	@touch $@
+
+# With the tests' doors to C functions.
+$(BUILT)-test: $(BUILT) $(SHIM)
+	@export LBFAST_TEST_EXT=$(if $(SHIM),1,0); $(compile)
+	@touch $@
+
+# setup.py keeps each flavour in its own directory and copies a module beside its source when the copy is older.
+# build/flavour says whose copies those are; copies of another flavour, or of nobody knows which, go first.
+define compile
+set -e; mkdir -p build; export LBFAST_DEBUG=$(if $(filter debug,$(FLAVOUR)),1,0); \
+if [ "`cat build/flavour 2>/dev/null`" != $(FLAVOUR) ]; then \
+    rm -f build/flavour build/built-* lbfast/*.so tests/*.so; \
+fi; \
+echo "compiling ($(FLAVOUR))"; \
+$(PY) setup.py --quiet build_ext --inplace; \
+echo $(FLAVOUR) > build/flavour
+endef

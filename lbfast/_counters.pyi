@@ -1,0 +1,54 @@
+"""Counters: each worker writes its own page, readers sum."""
+
+from typing import TypedDict
+
+from lbfast._table import Table
+
+class WorkerCounters(TypedDict):
+    pid: int
+    progress_ms: int  # last turn of the loop
+    connections: int  # open now
+    accepted: int
+    handed_over: int  # accepted sockets given to a less loaded worker
+    taken_over: int
+    accept_errors: int
+    no_descriptors: int  # EMFILE and ENFILE met
+    no_memory: int
+    no_ports: int  # EADDRNOTAVAIL met
+    no_pipes: int  # relayed by copying for want of a pipe
+    stick_full: int  # served without an entry
+    pipes: int  # in use now
+    blocks: int  # heap blocks that hold bytes the receiver could not take yet
+    copied_bytes: int
+    spliced_bytes: int
+    loops: int
+    stale_events: int  # events for a connection that ended earlier in the same batch
+
+class ServiceCounters(TypedDict):
+    accepted: int
+    denied: int
+    limited: int
+    client_limited: int  # also counted, not refused, with client_limit_report_only
+    refused: int  # ended before a real server was reached, for any other reason
+
+class RealCounters(TypedDict):
+    connections: int  # open now
+    opened: int
+    connect_failures: int
+    bytes_in: int  # client to server, of ended and of open connections up to the last tick
+    bytes_out: int
+
+class Counters:
+    fd: int
+    workers: int
+    @staticmethod
+    def create(workers: int) -> Counters: ...
+    @staticmethod
+    def attach(fd: int) -> Counters: ...
+    def worker(self, index: int) -> WorkerCounters: ...
+    def service(self, slot: int) -> ServiceCounters: ...
+    def real(self, slot: int) -> RealCounters: ...
+    def service_by_worker(self, slot: int) -> list[int]:
+        """Open connections of a service, worker by worker."""
+    def settle(self, index: int, table: Table) -> None:
+        """Take what a dead worker still counted as open off the totals in ``table``."""

@@ -1,0 +1,56 @@
+"""The data plane: accept, pick, connect, relay, half_close, close."""
+
+from lbfast._conn import Slab
+from lbfast._counters import Counters
+from lbfast._ring import Ring
+from lbfast._stick import StickTable
+from lbfast._table import Table
+
+LOOP_SIGNAL: int  # a signal handler ran: look at your flags
+LOOP_CONTROL: int  # the control descriptor is readable
+LOOP_TICK: int  # a second has passed
+LOOP_DRAINED: int  # stop_accepting() was called and no connection is left
+
+class Loop:
+    """One worker's event loop.  ``run`` releases the GIL and comes back for four reasons."""
+
+    def __init__(
+        self,
+        index: int,
+        table: Table,
+        counters: Counters,
+        slab: Slab,
+        ring: Ring,
+        *,
+        inbox: int,
+        outboxes: dict[int, int],
+        control: int,
+        health_wake: int,
+        pipe_size: int = 262144,
+        max_pipes: int = 256,
+    ) -> None:
+        """``inbox``: datagram socket on which other workers hand accepted sockets over;
+        ``outboxes``: worker index -> the sending end of its inbox; ``control``: descriptor that makes
+        ``run`` return LOOP_CONTROL; ``health_wake``: eventfd written when a connect fails."""
+    def set_stick(self, service: int, table: StickTable | None) -> None: ...
+    def add_listener(self, fd: int, service: int, port: int) -> None:
+        """Accept on a listening, non-blocking socket owned by the supervisor."""
+    def remove_listener(self, fd: int) -> None: ...
+    def run(self) -> int: ...
+    def stop_accepting(self) -> None: ...
+    def close_all(self, ended: int) -> int:
+        """End every connection (RST towards both sides when it holds bytes); how many."""
+    def close(self) -> None: ...
+
+def repair(
+    index: int,
+    pid: int,
+    table: Table,
+    counters: Counters,
+    slab: Slab,
+    ring: Ring,
+    sticks: dict[int, StickTable],
+) -> int:
+    """Give back what a dead worker held: table locks, holds, limits, live counts; write a close
+    record (Ended.WORKER_DIED) for each of its connections; empty its slab.  To be called before the
+    worker is replaced.  Returns the number of connections it had."""

@@ -1,0 +1,59 @@
+"""The verbs around a running lbfast: run, check, demo, schema."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from lbfast.cli import out
+from lbfast.cli.clean import clean, encodable, plural
+from lbfast.cli.errors import OK, BadConfig, BadUsage
+
+
+def run(
+    *, config: Annotated[Path, Parameter(name="--config", alias="-c", help="The configuration, a TOML file.")]
+) -> int:
+    """Run the load balancer in the foreground; prints a line that begins with READY; SIGTERM stops it."""
+    from lbfast.supervisor.supervisor import run as supervise
+
+    return supervise(config)
+
+
+def check(file: Annotated[Path, Parameter(name="FILE", help="The configuration, a TOML file.")], /) -> int:
+    """Check a configuration file and report every problem; nothing is started or changed."""
+    from lbfast.config import store
+    from lbfast.config.errors import ConfigError
+
+    try:
+        loaded = store.load(file)
+    except ConfigError as error:
+        raise BadConfig(str(error)) from None
+    for doubt in loaded.warnings:
+        print(encodable(f"warning: {doubt}", sys.stderr.encoding), file=sys.stderr)
+    services = loaded.config.virtual_services
+    reals = sum(len(service.real_servers) for service in services)
+    out.line(f"{clean(file)}: ok: {plural(len(services), 'virtual service')}, {plural(reals, 'real server')}")
+    return OK
+
+
+def demo(
+    *, port: Annotated[int, Parameter(name="--port", help="Port of the demo's virtual service; 0 = any.")] = 8443
+) -> int:
+    """Start three HTTPS servers behind lbfast, say what to try, and show live events until Ctrl-C."""
+    if not 0 <= port <= 65535:
+        raise BadUsage(f"a port is 1 to 65535 (0 = any free one), got {port}")
+    from lbfast.cli.demo import run_demo
+
+    return run_demo(port)
+
+
+def schema() -> int:
+    """The JSON schema of the configuration, for editors and checkers."""
+    from lbfast.config.schema import json_schema
+
+    out.print_json(json_schema())
+    sys.stdout.flush()
+    return OK

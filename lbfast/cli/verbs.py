@@ -1,0 +1,127 @@
+"""The table of verbs: name, where its function lives, one line of help, and what its words mean to completion."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Verb:
+    """``places`` are the kinds of its positional words; ``options`` maps each option to the kind of its value."""
+
+    path: tuple[str, ...]
+    target: str
+    help: str
+    places: tuple[str, ...] = ()
+    options: tuple[tuple[str, str], ...] = ()
+
+
+JSON = ("--json", "")
+CLIENT = ("--client", "client")
+REASON = ("--reason", "text")
+REMOVED = ("--removed", "text")
+AGAINST = ("--against", "text")
+
+_READING = "lbfast.cli.reading"
+_CHANGING = "lbfast.cli.changing"
+_RUNNING = "lbfast.cli.running"
+_COMMITTING = "lbfast.cli.committing"
+
+VERBS: tuple[Verb, ...] = (
+    Verb(("run",), f"{_RUNNING}:run", "Run the load balancer in the foreground.", (), (("--config", "file"),)),
+    Verb(("check",), f"{_RUNNING}:check", "Check a configuration file and report every problem.", ("file",)),
+    Verb(("demo",), f"{_RUNNING}:demo", "Three HTTPS servers behind lbfast, to try it out.", (), (("--port", "text"),)),
+    Verb(("overview",), f"{_READING}:overview", "All virtual services and their real servers.", (), (JSON,)),
+    Verb(("drain",), f"{_CHANGING}:drain", "Send a real server no new clients.", ("service", "real"), (REASON, JSON)),
+    Verb(
+        ("halt",),
+        f"{_CHANGING}:halt",
+        "Take a real server out and cut its connections.",
+        ("service", "real"),
+        (REASON, JSON),
+    ),
+    Verb(("online",), f"{_CHANGING}:online", "Put a real server back to work.", ("service", "real"), (REASON, JSON)),
+    Verb(
+        ("weight",),
+        f"{_CHANGING}:weight",
+        "Set the weight of a real server (0 to 256).",
+        ("service", "real", "text"),
+        (JSON,),
+    ),
+    Verb(
+        ("persistence", "show"),
+        "lbfast.cli.persistence:show",
+        "Which client belongs to which real server.",
+        ("service",),
+        (CLIENT, ("--limit", "text"), JSON),
+    ),
+    Verb(
+        ("persistence", "clear"),
+        "lbfast.cli.persistence:clear",
+        "Forget clients, so that they are placed anew.",
+        ("service",),
+        (CLIENT, ("--real", "real"), JSON),
+    ),
+    Verb(
+        ("persistence", "pin"),
+        "lbfast.cli.persistence:pin",
+        "Bind a client to a real server for good.",
+        ("service", "client", "real"),
+        (JSON,),
+    ),
+    Verb(
+        ("connections",),
+        f"{_READING}:connections",
+        "The open connections of a virtual service.",
+        ("service",),
+        (CLIENT, JSON),
+    ),
+    Verb(
+        ("explain",), f"{_READING}:explain", "Where a client goes, since when, and why.", ("service", "client"), (JSON,)
+    ),
+    Verb(
+        ("events",),
+        f"{_READING}:events",
+        "What happened last; with --follow, what happens now.",
+        (),
+        (("--follow", ""), ("--limit", "text"), JSON),
+    ),
+    Verb(
+        ("health",),
+        f"{_READING}:health",
+        "The last health checks of a real server, with reasons.",
+        ("service", "real"),
+        (JSON,),
+    ),
+    Verb(
+        ("statistics",),
+        f"{_READING}:statistics",
+        "What was counted: accepts, limits, shortages, bytes.",
+        (),
+        (JSON,),
+    ),
+    Verb(
+        ("plan",),
+        f"{_COMMITTING}:plan",
+        "What a commit of a file would do.",
+        ("file",),
+        (REMOVED, AGAINST, JSON),
+    ),
+    Verb(
+        ("commit",),
+        f"{_COMMITTING}:commit",
+        "Make a file the running configuration, live.",
+        ("file",),
+        (("--confirm", "text"), REASON, REMOVED, AGAINST, JSON),
+    ),
+    Verb(("confirm",), f"{_COMMITTING}:confirm", "Keep what was committed with --confirm."),
+    Verb(("revert",), f"{_COMMITTING}:revert", "Commit an earlier version again.", ("text",), (REASON, JSON)),
+    Verb(("history",), f"{_COMMITTING}:history", "The versions that ran: who, when, why.", (), (JSON,)),
+    Verb(("diff",), f"{_COMMITTING}:diff", "What differs between two versions.", ("text", "text"), (JSON,)),
+    Verb(("top",), "lbfast.cli.top:top", "A live screen of services, servers and events."),
+    Verb(("version",), f"{_READING}:version", "The version of this program and of the running lbfast.", (), (JSON,)),
+    Verb(("schema",), f"{_RUNNING}:schema", "The JSON schema of the configuration."),
+    Verb(("completion",), "lbfast.cli.completion:completion", "Print a shell completion script.", ("shell",)),
+)
+
+GROUPS: dict[str, str] = {"persistence": "See and change which client belongs to which real server."}

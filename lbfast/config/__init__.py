@@ -1,0 +1,1 @@
+"""Configuration: TOML in and out, slots, publication to shared memory."""

@@ -1,0 +1,109 @@
+"""The configurations that were running: each a text and who, when and why, kept in the state directory."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lbfast.config.files import write_atomically
+
+DIRECTORY = "versions"
+MOST = 100
+_NAME = re.compile(r"(\d{6,9})\.json")
+
+
+@dataclass(frozen=True)
+class Version:
+    """One configuration that was running."""
+
+    number: int
+    at: str  # ISO 8601 with zone
+    by: str
+    reason: str
+    file: str
+    changes: tuple[str, ...] = ()  # against the one before
+
+
+class VersionStore:
+    """Numbered versions, the oldest dropped beyond MOST.  A version exists once its ``.json`` does."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self.directory = state_dir / DIRECTORY
+
+    def numbers(self) -> list[int]:
+        """Ascending."""
+        try:
+            names = [path.name for path in self.directory.iterdir()]
+        except OSError:
+            return []
+        return sorted(int(found[1]) for name in names if (found := _NAME.fullmatch(name)))
+
+    def newest(self) -> int:
+        """0 when there is none."""
+        return max(self.numbers(), default=0)
+
+    def all(self) -> list[Version]:
+        """The newest first; one whose file cannot be read is left out."""
+        found = (self._read(number) for number in reversed(self.numbers()))
+        return [version for version in found if version is not None]
+
+    def text(self, number: int) -> str | None:
+        """The configuration as it was given; None when it is not kept."""
+        try:
+            return self._path(number, "toml").read_bytes().decode()
+        except (OSError, UnicodeDecodeError):
+            return None
+
+    def add(self, version: Version, text: str) -> None:
+        """Keep a version; OSError when it cannot be written, and then it is not there."""
+        self.directory.mkdir(mode=0o750, parents=True, exist_ok=True)
+        write_atomically(self._path(version.number, "toml"), text.encode(), mode=0o640)
+        document = json.dumps(asdict(version), indent=1)
+        write_atomically(self._path(version.number, "json"), document.encode(), mode=0o640)
+        self._drop(self.numbers()[:-MOST])
+
+    def drop_after(self, number: int) -> None:
+        """Forget versions that were written but never ran."""
+        self._drop([each for each in self.numbers() if each > number])
+
+    def _drop(self, numbers: Sequence[int]) -> None:
+        for number in numbers:
+            for kind in ("json", "toml"):
+                self._path(number, kind).unlink(missing_ok=True)
+
+    def _path(self, number: int, kind: str) -> Path:
+        return self.directory / f"{number:06}.{kind}"
+
+    def _read(self, number: int) -> Version | None:
+        try:
+            return _decode(number, json.loads(self._path(number, "json").read_bytes()))
+        except (OSError, ValueError, RecursionError):
+            return None
+
+
+def _decode(number: int, document: Any) -> Version:
+    if not isinstance(document, dict):
+        raise ValueError("not an object")
+    changes = document.get("changes")
+    at, by, reason, file = (str(document.get(key, "")) for key in ("at", "by", "reason", "file"))
+    return Version(number, at, by, reason, file, tuple(map(str, changes)) if isinstance(changes, list) else ())
+
+
+def adopt_text(store: VersionStore, text: str, make: Version) -> tuple[int, str | None]:
+    """The version that a start runs: the newest if it is this text, else a new one; and what went wrong.
+
+    ``make.number`` is replaced.
+    """
+    newest = store.newest()
+    if newest and store.text(newest) == text:
+        return newest, None
+    number = newest + 1
+    try:
+        store.add(Version(number, make.at, make.by, make.reason, make.file, make.changes), text)
+    except OSError as error:
+        return number, f"the configuration cannot be kept as version {number} in {store.directory}: {error.strerror}"
+    return number, None

@@ -1,0 +1,1 @@
+"""The brain: owns the configuration, carries out every verb, reads the workers' memory."""

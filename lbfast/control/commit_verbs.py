@@ -1,0 +1,63 @@
+"""The verbs of live change: plan, commit, confirm, revert, history, diff."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from lbfast.config.impact import CUT, DRAIN
+from lbfast.control.commits import Commits, Wish
+from lbfast.control.engine import Caller, Engine
+from lbfast.control.protocol import ControlError
+
+Result = dict[str, Any]
+
+MOST_TEXT: Final = 1_000_000  # a request has at most 1 MiB
+LONGEST_CONFIRM: Final = 86_400
+
+
+def plan(
+    engine: Engine, caller: Caller, text: str, file: str, removed: str = CUT, against: int | None = None
+) -> Result:
+    return _commits(engine).plan(Wish(text, file, caller.user, "", _policy(removed), against))
+
+
+async def commit(
+    engine: Engine,
+    caller: Caller,
+    text: str,
+    file: str,
+    reason: str = "",
+    removed: str = CUT,
+    against: int | None = None,
+    confirm: int | None = None,
+) -> Result:
+    wish = Wish(text, file, caller.user, reason, _policy(removed), against, None if confirm is None else float(confirm))
+    return await _commits(engine).commit(wish)
+
+
+def confirm(engine: Engine, caller: Caller) -> Result:
+    return _commits(engine).confirm(caller.user)
+
+
+async def revert(engine: Engine, caller: Caller, version: int | None = None, reason: str = "") -> Result:
+    return await _commits(engine).revert(version, caller.user, reason)
+
+
+def history(engine: Engine) -> Result:
+    return _commits(engine).history()
+
+
+def diff(engine: Engine, before: int | None = None, after: int | None = None) -> Result:
+    return _commits(engine).diff(before, after)
+
+
+def _policy(removed: str) -> str:
+    if removed not in (CUT, DRAIN):
+        raise ControlError("bad_argument", f"removed: expected {CUT} or {DRAIN}, found {removed[:40]!r}")
+    return removed
+
+
+def _commits(engine: Engine) -> Commits:
+    if engine.commits is None:
+        raise ControlError("refused", "this control process has no supervisor: nothing can be changed")
+    return engine.commits

@@ -1,0 +1,366 @@
+"""Changes the running configuration: plans, commits, confirms, reverts; each takes whole effect or none.
+
+The order: the supervisor opens what is new (or refuses); the version is written;
+health judges new real servers; then, without a pause, settings, catalog and admin state change together and the
+supervisor is told to activate.  From that moment on the commit stands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from lbfast.config.candidate import Candidate, pack_candidate
+from lbfast.config.commit import Plan, PlanError, ids_of, plan_commit
+from lbfast.config.errors import ConfigError
+from lbfast.config.id_file import FILE_NAME, load_ids, save_ids
+from lbfast.config.ids import KnownIds, assign_ids
+from lbfast.config.impact import CUT, Impact, impact
+from lbfast.config.publish import Placed, publish_new_reals, publish_reals, publish_services
+from lbfast.config.steps import ChangeWorkers, RemoveReal
+from lbfast.config.store import Loaded, parse
+from lbfast.config.versions import Version, VersionStore
+from lbfast.control.catalog import catalog_of
+from lbfast.control.confirm import Unconfirmed, forget_unconfirmed, load_unconfirmed, save_unconfirmed
+from lbfast.control.difference import differing_lines
+from lbfast.control.engine import Engine
+from lbfast.control.facts import busy_slots, facts_of
+from lbfast.control.line import SupervisorLine
+from lbfast.control.protocol import ControlError
+from lbfast.model.appliance import Config
+
+if TYPE_CHECKING:
+    from lbfast._table import Table
+
+RETRY_REVERT_S: Final = 10.0
+Report = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What somebody wants to become the running configuration."""
+
+    text: str
+    file: str
+    by: str
+    reason: str = ""
+    removed: str = CUT
+    against: int | None = None
+    confirm: float | None = None  # seconds
+
+
+@dataclass(frozen=True)
+class _Planned:
+    wish: Wish
+    loaded: Loaded
+    candidate: Placed
+    known: KnownIds
+    plan: Plan
+    impact: Impact
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        return tuple(step.words() for step in self.plan.steps)
+
+
+class Commits:
+    """The one writer of settings while lbfast runs.  ``swapped`` is told the new configuration."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        running: Placed,
+        version: int,
+        line: SupervisorLine,
+        state_dir: Path,
+        swapped: Callable[[Config], None],
+    ) -> None:
+        self._engine = engine
+        self.running = running
+        self.version = version
+        self.line = line
+        self.store = VersionStore(state_dir)
+        self._state_dir = state_dir
+        self._swapped = swapped
+        self._lock = asyncio.Lock()
+        self._deadline: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.unconfirmed: Unconfirmed | None = None
+
+    # --- life -----------------------------------------------------------------
+
+    def start(self) -> None:
+        """Take up what a control process before us left: versions that never ran, a commit not yet confirmed."""
+        if self.version:
+            self.store.drop_after(self.version)
+        kept = load_unconfirmed(self._state_dir)
+        if kept is None:
+            return
+        if kept.version != self.version:
+            forget_unconfirmed(self._state_dir)
+            return
+        self._watch(kept)
+
+    async def stop(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # --- verbs ----------------------------------------------------------------
+
+    def plan(self, wish: Wish) -> Report:
+        """What a commit of this text would do."""
+        return self._report(self._plan(wish))
+
+    async def commit(self, wish: Wish) -> Report:
+        """Do it; the task goes on when whoever asked goes away."""
+        task = asyncio.create_task(self._commit_locked(wish))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return await asyncio.shield(task)
+
+    def confirm(self, by: str) -> Report:
+        if self.unconfirmed is None:
+            raise ControlError("nothing_pending", f"nothing waits to be confirmed: version {self.version} stands")
+        self._settle()
+        self._engine.announce(f"version {self.version} confirmed by {by}")
+        return {"version": self.version}
+
+    async def revert(self, number: int | None, by: str, reason: str = "") -> Report:
+        """Commit an earlier version again; without a number the one before."""
+        if number is None:
+            number = self.unconfirmed.before if self.unconfirmed else self._before(self.version)
+        text = self.text_of(number)
+        wish = Wish(text, f"version {number}", by, reason or f"revert to version {number}")
+        return await self.commit(wish)
+
+    def text_of(self, number: int) -> str:
+        text = self.store.text(number)
+        if text is None:
+            kept = self.store.numbers()
+            there = f"{kept[0]} to {kept[-1]} are kept" if kept else "none is kept"
+            raise ControlError("no_such_version", f"there is no version {number}; {there}")
+        return text
+
+    def history(self) -> Report:
+        versions = [
+            {**version.__dict__, "changes": list(version.changes), "running": version.number == self.version}
+            for version in self.store.all()
+        ]
+        waits = None if self.unconfirmed is None else dict(self.unconfirmed.__dict__)
+        return {"version": self.version, "unconfirmed": waits, "versions": versions}
+
+    def diff(self, before: int | None, after: int | None) -> Report:
+        """From one version to another; by default from the one before to the running one."""
+        if before is None:
+            before = self._before(self.version)
+        after = self.version if after is None else after
+        lines = differing_lines(self.text_of(before), self.text_of(after), f"version {before}", f"version {after}")
+        return {"before": before, "after": after, "lines": lines}
+
+    def _before(self, number: int) -> int:
+        earlier = [each for each in self.store.numbers() if each < number]
+        if not earlier:
+            raise ControlError("no_such_version", f"there is no version before {number}")
+        return earlier[-1]
+
+    @property
+    def _table(self) -> Table:
+        return cast("Table", self._engine.shared.table)
+
+    # --- planning -------------------------------------------------------------
+
+    def _plan(self, wish: Wish) -> _Planned:
+        try:
+            loaded = parse(wish.text, wish.file)
+        except ConfigError as error:
+            raise ControlError("bad_config", str(error)) from None
+        self._check_against(wish)
+        remembered = load_ids(self._state_dir / FILE_NAME).known
+        known = KnownIds({**remembered.ids, **ids_of(self.running.config).ids})
+        config, known = assign_ids(loaded.config, known)
+        try:
+            busy = busy_slots(self._engine.shared, self.running)
+            plan = plan_commit(self.running.config, self.running.layout, config, *busy)
+        except PlanError as error:
+            raise ControlError("refused", str(error)) from None
+        candidate = Placed(config, plan.layout)
+        facts = facts_of(self._engine.shared, self._engine.catalog, plan, self.running, candidate)
+        return _Planned(wish, loaded, candidate, known, plan, impact(plan, facts, wish.removed))
+
+    def _check_against(self, wish: Wish) -> None:
+        if wish.against is None or wish.against == self.version:
+            return
+        old = self.store.text(wish.against)
+        lines = [f"the running configuration is version {self.version}, this was planned against {wish.against}"]
+        if old is not None:
+            names = f"version {wish.against}", f"version {self.version}"
+            lines += ["what changed since:", *differing_lines(old, self.text_of(self.version), *names)]
+        raise ControlError("conflict", "\n".join(lines))
+
+    def _report(self, planned: _Planned) -> Report:
+        return {
+            "version": self.version,
+            "steps": [{"kind": step.kind, "text": step.words(), **step.__dict__} for step in planned.plan.steps],
+            "impact": {**planned.impact.as_data(), "lines": list(planned.impact.lines)},
+            "warnings": [str(doubt) for doubt in planned.loaded.warnings],
+        }
+
+    # --- doing ----------------------------------------------------------------
+
+    async def _commit_locked(self, wish: Wish) -> Report:
+        if self._lock.locked():
+            raise ControlError("busy", "another commit is under way; try again")
+        async with self._lock:
+            return await self._commit(wish)
+
+    async def _commit(self, wish: Wish) -> Report:
+        reverts = self.unconfirmed is not None and wish.file == f"version {self.unconfirmed.before}"
+        if self.unconfirmed is not None and not reverts:
+            raise ControlError("busy", f"version {self.version} waits to be confirmed: `confirm` or `revert` it first")
+        planned = self._plan(wish)
+        if found := planned.plan.of(ChangeWorkers):
+            raise ControlError(
+                "refused", f"{', '.join(found[0].keys)}: cannot be changed while running; restart lbfast"
+            )
+        report = self._report(planned) | {"before": self.version, "confirm_until": None}
+        if not planned.plan.steps and wish.text == self.store.text(self.version):
+            return report
+        sticks = await self._open(planned)
+        self._keep(planned)
+        try:
+            publish_new_reals(self._table, self.running, planned.candidate)
+            coming = catalog_of(planned.candidate.config, planned.candidate.layout)
+            self._engine.catalog = self._engine.catalog.beside(coming)  # health will speak of them
+            await self.line.probe()
+            self._publish(planned, sticks)
+            answer = self.line.begin_activate(wish.removed == CUT)
+        except BaseException:
+            self.line.cancel(True)
+            self._unpublish(sticks)
+            raise
+        self.version += 1
+        old, self.running = self.running, planned.candidate
+        await self._wind_up(planned, old, answer)
+        return report | {"version": self.version, "confirm_until": self._until()}
+
+    async def _open(self, planned: _Planned) -> dict[int, Any]:
+        memfd = pack_candidate(Candidate(planned.loaded, planned.candidate, self.version + 1))
+        try:
+            return await self.line.open(memfd)
+        except BaseException:
+            self.line.cancel(False)
+            raise
+        finally:
+            os.close(memfd)
+
+    def _keep(self, planned: _Planned) -> None:
+        """Everything that must be on disk before the commit stands; on a failure nothing was changed."""
+        wish, number = planned.wish, self.version + 1
+        now = self._engine.clock.wall()
+        version = Version(number, now.isoformat(timespec="seconds"), wish.by, wish.reason, wish.file, planned.words)
+        try:
+            save_ids(self._state_dir / FILE_NAME, planned.known)
+            self.store.add(version, wish.text)
+            if wish.confirm is not None:
+                until = (now + timedelta(seconds=wish.confirm)).isoformat()
+                save_unconfirmed(self._state_dir, Unconfirmed(number, self.version, wish.by, until, wish.confirm))
+        except OSError as error:
+            self.line.cancel(False)
+            raise ControlError(
+                "internal", f"nothing was changed: {self._state_dir} cannot be written to ({error.strerror})"
+            ) from error
+
+    def _publish(self, planned: _Planned, sticks: dict[int, Any]) -> None:
+        """Real servers, their admin state, then the services that name them: no await in between."""
+        engine, after, table = self._engine, planned.candidate, self._table
+        weights = {bytes.fromhex(key): mark.weight for key, mark in engine.book.marks.weights.items()}
+        publish_reals(table, self.running, after, weights)
+        shared: Any = engine.shared
+        shared.sticks.update(sticks)
+        engine.catalog = catalog_of(after.config, after.layout).beside(engine.catalog)
+        engine.book.forget_deadlines()
+        engine.book.restore(engine.catalog)
+        publish_services(table, self.running, after)
+
+    def _unpublish(self, sticks: dict[int, Any]) -> None:
+        """The supervisor puts the table back; this is our own part."""
+        self.store.drop_after(self.version)
+        shared: Any = self._engine.shared
+        for slot in sticks:
+            shared.sticks.pop(slot, None)
+        self._engine.catalog = catalog_of(self.running.config, self.running.layout)
+        self._engine.book.forget_deadlines()
+        self._engine.book.restore(self._engine.catalog)
+
+    async def _wind_up(self, planned: _Planned, old: Placed, answer: asyncio.Future[Any]) -> None:
+        wish, engine = planned.wish, self._engine
+        text = f"version {self.version} committed by {wish.by}" + (f": {wish.reason}" if wish.reason else "")
+        engine.announce(f"{text}; {len(planned.plan.steps)} steps; {planned.impact.lines[0]}")
+        self._settle()
+        if wish.confirm is not None and (kept := load_unconfirmed(self._state_dir)) is not None:
+            self._watch(kept)
+        self._swapped(planned.candidate.config)
+        try:
+            await self.line.wait_activated(answer)
+        except (TimeoutError, ControlError) as error:
+            engine.announce(f"version {self.version} stands, but not everything old is gone: {error}", "process")
+        self._forget_removed(planned, old)
+
+    def _forget_removed(self, planned: _Planned, old: Placed) -> None:
+        """Entries of removed servers, and tables of services that have none any more."""
+        shared: Any = self._engine.shared
+        stays = set(planned.candidate.layout.services.values())
+        for step in planned.plan.of(RemoveReal):
+            stick = shared.sticks.get(step.service_slot)
+            if step.service_slot in stays and stick is not None:
+                stick.clear(None, step.slot)
+        config, layout = planned.candidate.config, planned.candidate.layout
+        needed = {layout.services[service.label] for service in config.virtual_services if service.has_table}
+        for slot in set(old.layout.services.values()) - needed:
+            shared.sticks.pop(slot, None)
+
+    # --- confirm --------------------------------------------------------------
+
+    def _settle(self) -> None:
+        """Nothing waits any more."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+        if self.unconfirmed is not None:
+            forget_unconfirmed(self._state_dir)
+        self._deadline, self.unconfirmed = None, None
+
+    def _watch(self, unconfirmed: Unconfirmed) -> None:
+        self.unconfirmed = unconfirmed
+        delay = unconfirmed.remaining(self._engine.clock.wall())
+        self._deadline = asyncio.get_running_loop().call_later(delay, self._begin_revert)
+
+    def _begin_revert(self) -> None:
+        task = asyncio.get_running_loop().create_task(self._revert_unconfirmed())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _revert_unconfirmed(self) -> None:
+        waits = self.unconfirmed
+        if waits is None:
+            return
+        try:
+            await self.revert(waits.before, "lbfast", f"version {waits.version} was not confirmed")
+        except ControlError as error:
+            self._engine.announce(f"version {waits.version} was not confirmed, but cannot be reverted: {error.message}")
+            self._deadline = asyncio.get_running_loop().call_later(RETRY_REVERT_S, self._begin_revert)
+
+    def _until(self) -> str | None:
+        return None if self.unconfirmed is None else self.unconfirmed.deadline_at
+
+
+def commit_file(path: str) -> Wish:
+    """The wish that the file at ``path`` becomes the running configuration; OSError when it cannot be read."""
+    return Wish(Path(path).read_text(encoding="utf-8-sig"), path, "SIGHUP")

@@ -1,0 +1,246 @@
+"""The control process: puts the parts together, runs them on one asyncio loop, and ends them in order."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from lbfast import __version__
+from lbfast._stick import StickTable
+from lbfast.config.publish import Placed
+from lbfast.control import protocol
+from lbfast.control.admin import AdminBook
+from lbfast.control.catalog import Catalog, catalog_of
+from lbfast.control.client_limits import ClientLimits, reported_limits
+from lbfast.control.commits import Commits, commit_file
+from lbfast.control.engine import About, Engine, SharedFace, local_clock
+from lbfast.control.events import EventStream, RingDrain
+from lbfast.control.line import SupervisorLine
+from lbfast.control.log import LogWriter
+from lbfast.control.log_targets import open_target
+from lbfast.control.protocol import ControlError
+from lbfast.control.rate_limit import RateLimit
+from lbfast.control.server import ControlServer
+from lbfast.control.statefile import NAME, MarksFile
+from lbfast.control.sweep import sweep_once
+
+if TYPE_CHECKING:
+    from lbfast.config.layout import Layout
+    from lbfast.model.appliance import Config
+
+DRAIN_S: Final = 0.2
+SWEEP_S: Final = 1.0
+EXIT_OK: Final = 0
+EXIT_USAGE: Final = 2
+
+
+class ChannelFace(Protocol):
+    """The child's end of the channel to the supervisor (``supervisor/channel.py``)."""
+
+    def fileno(self) -> int: ...
+    def send(self, message: Mapping[str, object], fds: Sequence[int] = (), /) -> None: ...
+    def receive_fds(self) -> tuple[dict[str, Any], list[int]] | None: ...
+
+
+def run_control(
+    config_path: Path | str,
+    config: Config,
+    layout: Layout,
+    shared: SharedFace,
+    channel: ChannelFace,
+    version: int = 0,
+) -> int:
+    """The whole life of the control process; its exit status.
+
+    Called in the forked child.  Ends on ``{"do": "stop"}`` or SIGTERM; goes on
+    serving when the supervisor is gone.
+    """
+    try:
+        return asyncio.run(ControlProcess(config_path, config, layout, shared, channel, version).run())
+    except (OSError, ValueError) as error:
+        print(f"lbfast control: cannot start: {error}", file=sys.stderr, flush=True)
+        return EXIT_USAGE
+
+
+class ControlProcess:
+    """All parts of a running control process."""
+
+    def __init__(
+        self,
+        config_path: Path | str,
+        config: Config,
+        layout: Layout,
+        shared: SharedFace,
+        channel: ChannelFace,
+        version: int = 0,
+    ) -> None:
+        self._channel = channel
+        self._shared = shared
+        self._config = config
+        self._layout = layout
+        self._version = version
+        self._catalog = catalog_of(config, layout)
+        self._clock = local_clock()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._about = About(__version__, os.getppid(), self._clock.now_iso(), os.fspath(config_path))
+
+    async def run(self) -> int:
+        loop = asyncio.get_running_loop()
+        stopping = asyncio.Event()
+        settings = self._config.log
+        log = LogWriter(
+            open_target(settings.target, settings.file),
+            lambda message: _from_thread(loop, lambda: self._engine.announce(message, "process")),
+        )
+        try:
+            self._build(loop, log)
+            await self._serve(loop, stopping, log)
+        finally:
+            log.close()
+        return EXIT_OK
+
+    def _build(self, loop: asyncio.AbstractEventLoop, log: LogWriter) -> None:
+        """The engine: the kept admin state is applied here, before anybody can ask."""
+        settings = self._config.log
+        limit = RateLimit(settings.rate_limit, settings.rate_interval / 1000)
+        events = EventStream(log, limit, loop.time, self._clock.now_iso, is_logging=settings.target != "none")
+        kept = MarksFile(protocol.state_dir() / NAME, self._clock.wall)
+        book = AdminBook(kept, self._shared, self._clock, loop)
+        self._engine = Engine(self._catalog, self._shared, book, events, self._clock, self._about)
+        book.announce = lambda service, real, message: self._engine.announce(message, service=service, real=real)
+        if kept.trouble:
+            self._engine.announce(kept.trouble)
+            print(f"lbfast control: {kept.trouble}", file=sys.stderr, flush=True)
+        book.restore(self._catalog)
+        self._log = log
+        self._line = SupervisorLine(self._channel, StickTable.attach)
+        running = Placed(self._config, self._layout)
+        self._commits = Commits(
+            self._engine, running, self._version, self._line, protocol.state_dir(), self._on_swapped
+        )
+        self._engine.commits = self._commits
+
+    async def _serve(self, loop: asyncio.AbstractEventLoop, stopping: asyncio.Event, log: LogWriter) -> None:
+        server = ControlServer(self._engine, protocol.socket_path())
+        await server.start()
+        drain = RingDrain(self._shared.rings, lambda: self._engine.catalog, self._engine.events)
+        self._limits = limits = ClientLimits(self._engine, reported_limits(self._config))
+        loop.add_signal_handler(signal.SIGTERM, stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, log.reopen)
+        loop.add_reader(self._channel.fileno(), self._hear, loop, stopping)
+        tasks = [
+            asyncio.create_task(_every(DRAIN_S, lambda: drain.turn(self._clock.now_iso()), self._report_bug)),
+            asyncio.create_task(_every(SWEEP_S, lambda: sweep_once(self._engine), self._report_bug)),
+            asyncio.create_task(_every(SWEEP_S, limits.turn, self._report_bug)),
+        ]
+        try:
+            self._commits.start()
+            self._tell_ready()
+            await stopping.wait()
+        finally:
+            tasks += self._tasks
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._commits.stop()
+            await server.stop()
+            self._engine.book.close()
+            drain.turn(self._clock.now_iso())  # the last records of the workers
+
+    def _tell_ready(self) -> None:
+        try:
+            self._channel.send({"event": "ready"})
+        except OSError:
+            pass  # the supervisor is gone; the socket answers all the same
+
+    def _hear(self, loop: asyncio.AbstractEventLoop, stopping: asyncio.Event) -> None:
+        """One message of the supervisor.  It being gone is no reason to end: the workers go on too."""
+        try:
+            received = self._channel.receive_fds()
+        except OSError:
+            received = None
+        except Exception as error:  # a message that cannot be read is not worth the operator's socket
+            self._engine.announce(f"a message of the supervisor could not be read: {error}", "process")
+            return
+        if received is None:
+            loop.remove_reader(self._channel.fileno())
+            self._line.lost()
+            self._engine.announce("the supervisor is gone; traffic and the control socket go on", "process")
+            return
+        message, fds = received
+        if self._line.hear(message, fds):
+            return
+        if message.get("do") == "stop":
+            stopping.set()
+        elif message.get("do") == "commit":
+            self._tasks = [task for task in self._tasks if not task.done()]
+            self._tasks.append(loop.create_task(self._commit_file()))
+        elif message.get("event") in ("health", "process"):
+            record = forwarded_record(message, self._engine.catalog, self._clock.now_iso())
+            self._engine.events.publish(record)
+
+    async def _commit_file(self) -> None:
+        """SIGHUP of the supervisor: the file that was given at start."""
+        try:
+            report = await self._commits.commit(commit_file(self._about.config))
+        except (ControlError, OSError, ValueError) as error:
+            text = f"SIGHUP: {self._about.config} was not committed: {error}"
+            self._engine.announce(text)
+            print(f"lbfast control: {text}", file=sys.stderr, flush=True)
+        else:
+            if not report["steps"]:
+                self._engine.announce(f"SIGHUP: nothing in {self._about.config} differs from what runs")
+
+    def _on_swapped(self, config: Config) -> None:
+        """A commit stands: what follows the configuration beside the catalog."""
+        before, self._config = self._config, config
+        self._limits.replace(reported_limits(config))
+        log = config.log
+        if (log.target, log.file) != (before.log.target, before.log.file):
+            try:
+                self._log.switch(open_target(log.target, log.file))
+            except (OSError, ValueError) as error:
+                self._engine.announce(f"the log stays where it is: {error}", "process")
+        if (log.rate_limit, log.rate_interval) != (before.log.rate_limit, before.log.rate_interval):
+            self._engine.events.set_limit(RateLimit(log.rate_limit, log.rate_interval / 1000))
+
+    def _report_bug(self, error: Exception) -> None:
+        self._engine.announce(f"internal error, the work goes on: {type(error).__name__}: {error}", "process")
+
+
+def forwarded_record(message: Mapping[str, Any], catalog: Catalog, at: str) -> dict[str, Any]:
+    """The event of another process, with labels in place of slots."""
+    record: dict[str, Any] = {"at": at, "event": message["event"]}
+    service, real = message.get("service"), message.get("real")
+    if service is not None:
+        record["service"] = catalog.service_label(service) if isinstance(service, int) else str(service)
+    if real is not None:
+        record["real"] = catalog.real_label(real) if isinstance(real, int) else str(real)
+    record["message"] = str(message.get("message", ""))
+    return record
+
+
+async def _every(seconds: float, work: Callable[[], object], failed: Callable[[Exception], None]) -> None:
+    """Do the work again and again.  A failure is told once per kind in a row and ends nothing."""
+    told = ""
+    while True:
+        try:
+            work()
+            told = ""
+        except Exception as error:
+            if repr(error) != told:
+                told = repr(error)
+                failed(error)
+        await asyncio.sleep(seconds)
+
+
+def _from_thread(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
+    try:
+        loop.call_soon_threadsafe(call)
+    except RuntimeError:
+        pass  # the loop has ended: there is nobody left to tell

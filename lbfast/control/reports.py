@@ -1,0 +1,171 @@
+"""What the reading verbs answer: overview, health, statistics, version, as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from lbfast.control.admin import admin_note
+from lbfast.control.catalog import RealInfo, ServiceInfo
+from lbfast.control.engine import Engine, persistence_table
+from lbfast.model.state import Admin, Effective, Health, effective_state
+
+if TYPE_CHECKING:
+    from lbfast._table import RealState
+
+Report = dict[str, Any]
+
+
+def state_of(real: RealState) -> Effective:
+    return effective_state(Admin(real["admin"]), Health(real["health"]))
+
+
+def service_state(reals: Iterable[RealState]) -> str:
+    """One word for a virtual service: up, degraded, checking, drained or down.
+
+    A server of weight 0 takes no new client by the operator's wish, like a drained one.
+    """
+    seen = [(state_of(real), real) for real in reals]
+    takes_new = [real for state, real in seen if state is Effective.UP and real["weight"] > 0]
+    if takes_new:
+        return "up" if all(state is Effective.UP for state, _ in seen) else "degraded"
+    if not seen:
+        return "down"
+    if any(state is Effective.CHECKING and real["admin"] == Admin.ONLINE for state, real in seen):
+        return "checking"
+    if all(real["admin"] != Admin.ONLINE or (real["weight"] == 0 and state is Effective.UP) for state, real in seen):
+        return "drained"
+    return "down"
+
+
+def overview(engine: Engine) -> Report:
+    return {"virtual_services": [_service(engine, service) for service in engine.catalog.services]}
+
+
+def _service(engine: Engine, service: ServiceInfo) -> Report:
+    stick = persistence_table(engine.shared, service)
+    clients = None if stick is None else stick.counts()
+    states = {real.slot: engine.shared.table.real(real.slot) for real in service.all_reals()}
+    report = {
+        "label": service.label,
+        "address": service.address,
+        "ports": service.ports,
+        "mode": service.mode,
+        "connections": engine.shared.table.service(service.slot)["connections"],
+        "state": service_state(states[real.slot] for real in service.reals),
+        "persistence_entries": None if clients is None else sum(clients.values()),
+        "real_servers": [_real(engine, real, states[real.slot], clients) for real in service.reals],
+    }
+    if service.fallback is not None:
+        report["fallback_server"] = _real(engine, service.fallback, states[service.fallback.slot], None)
+    return report
+
+
+def real_report(engine: Engine, service: ServiceInfo, real: RealInfo) -> Report:
+    """One real server as the overview shows it."""
+    stick = persistence_table(engine.shared, service)
+    return _real(engine, real, engine.shared.table.real(real.slot), None if stick is None else stick.counts())
+
+
+def _real(engine: Engine, real: RealInfo, state: RealState, clients: dict[int, int] | None) -> Report:
+    note = admin_note(engine.book.marks.admin.get(real.key))
+    return {
+        "label": real.label,
+        "address": real.address,
+        "port": real.port,
+        "weight": state["weight"],
+        "connections": state["connections"],
+        "clients": None if clients is None else clients.get(real.slot, 0),
+        "admin": str(Admin(state["admin"])),
+        "health": str(Health(state["health"])),
+        "state": str(state_of(state)),
+        "reason": note if note is not None else state["reason"],
+    }
+
+
+def health(engine: Engine, service: ServiceInfo, real: RealInfo) -> Report:
+    """The verdict on a real server and the probe results behind it, newest first."""
+    state = engine.shared.table.real(real.slot)
+    note = engine.shared.results.note(real.slot)
+    return {
+        "service": service.label,
+        "real": real.label,
+        "health": str(Health(state["health"])),
+        "state": str(state_of(state)),
+        "since": engine.clock.iso(state["health_since_ms"]) if state["health_since_ms"] else None,
+        "reason": state["reason"],
+        "failures": state["failures"],
+        "certificate": _certificate(note.certificate),
+        "warnings": list(note.warnings),
+        "results": [
+            {
+                "at": _iso_of_unix(result.at, "milliseconds"),
+                "ok": result.ok,
+                "duration_ms": result.duration_ms,
+                "reason": result.reason,
+            }
+            for result in engine.shared.results.last(real.slot)
+        ],
+    }
+
+
+def _certificate(found: Any) -> Report | None:
+    if found is None:
+        return None
+    report = asdict(found)
+    for key in ("not_before", "not_after"):
+        report[key] = _iso_of_unix(report[key], "seconds") if report[key] else None
+    return report
+
+
+def _iso_of_unix(seconds: float, precision: str) -> str | None:
+    try:
+        return datetime.fromtimestamp(seconds).astimezone().isoformat(timespec=precision)
+    except (ValueError, OverflowError, OSError):
+        return None  # a foreign certificate may name any year
+
+
+def statistics(engine: Engine) -> Report:
+    """The counters of workers, services and real servers; all of them only grow unless they count what is open."""
+    counters = engine.shared.counters
+    return {
+        "at": engine.clock.now_iso(),
+        "workers": [_worker(engine, index) for index in range(counters.workers)],
+        "virtual_services": [_service_counters(engine, service) for service in engine.catalog.services],
+        "events": {
+            "lost": sum(ring.lost for ring in engine.shared.rings),
+            "skipped": engine.events.skipped,
+            "not_logged": engine.events.suppressed,
+        },
+    }
+
+
+def _worker(engine: Engine, index: int) -> Report:
+    counters = dict(engine.shared.counters.worker(index))
+    progress_ms = int(str(counters.pop("progress_ms")))
+    silent_ms = max(0, engine.clock.now_ms() - progress_ms) if progress_ms else None
+    return {"index": index, **counters, "silent_ms": silent_ms}
+
+
+def _service_counters(engine: Engine, service: ServiceInfo) -> Report:
+    shared = engine.shared
+    return {
+        "label": service.label,
+        "connections": shared.table.service(service.slot)["connections"],
+        **shared.counters.service(service.slot),
+        "connections_by_worker": shared.counters.service_by_worker(service.slot),
+        "real_servers": [{"label": real.label, **shared.counters.real(real.slot)} for real in service.all_reals()],
+    }
+
+
+def version(engine: Engine) -> Report:
+    about = engine.about
+    return {
+        "version": about.version,
+        "pid": about.pid,
+        "started": about.started,
+        "config": about.config,
+        "workers": engine.shared.counters.workers,
+    }

@@ -1,0 +1,1 @@
+"""Probes of real servers and the verdicts drawn from them."""

@@ -1,0 +1,1 @@
+"""The shared vocabulary: validated types and enumerations, no I/O."""

@@ -1,0 +1,51 @@
+"""The bundle of shared memory that every child inherits."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Container
+from dataclasses import dataclass
+
+from lbfast._conn import Slab
+from lbfast._counters import Counters
+from lbfast._ring import Ring
+from lbfast._stick import StickTable
+from lbfast._table import Table
+from lbfast.config.layout import Layout
+from lbfast.health.results import ProbeResults
+from lbfast.model.appliance import Config
+
+
+@dataclass
+class Shared:
+    """Every structure in shared memory, made once by the supervisor."""
+
+    table: Table
+    counters: Counters
+    sticks: dict[int, StickTable]  # service slot -> table
+    slabs: list[Slab]  # by worker index
+    rings: list[Ring]  # by worker index
+    results: ProbeResults
+    health_wake: int  # eventfd: a connect to a real server failed
+
+
+def create_shared(config: Config, layout: Layout, workers: int, connections: int) -> Shared:
+    """Make all of it; ``connections`` is the room of each worker's slab.  Pages cost nothing until touched."""
+    return Shared(
+        table=Table.create(),
+        counters=Counters.create(workers),
+        sticks=make_sticks(config, layout),
+        slabs=[Slab.create(connections) for _ in range(workers)],
+        rings=[Ring.create(index) for index in range(workers)],
+        results=ProbeResults.create(),
+        health_wake=os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC),
+    )
+
+
+def make_sticks(config: Config, layout: Layout, without: Container[int] = ()) -> dict[int, StickTable]:
+    """A stick table for each service that needs one, by slot, except for the slots ``without``."""
+    return {
+        slot: StickTable.create(service.persistence.table_size)
+        for service in config.virtual_services
+        if service.has_table and (slot := layout.services[service.label]) not in without
+    }

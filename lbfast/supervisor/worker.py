@@ -1,0 +1,137 @@
+"""The life of a worker: turns of the compiled loop, between them signals and messages."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import FrameType
+
+from lbfast import _splice
+from lbfast.model.state import Ended
+from lbfast.supervisor.channel import Channel
+from lbfast.supervisor.doors import Doors
+from lbfast.supervisor.limits import PIPE_SIZE
+from lbfast.supervisor.listeners import Listener
+from lbfast.supervisor.shared import Shared
+
+STOP_GRACE = 1.0
+"""How long established connections may go on after a stop was asked for: enough for an answer that is on its way.
+Then they are ended on both sides, or the real servers would keep orphans for hours."""
+
+_LINGER = 1.0  # after the cut, for last bytes and resets to leave
+
+
+@dataclass(frozen=True)
+class WorkerSetup:
+    """What one worker gets."""
+
+    index: int
+    shared: Shared
+    listeners: Sequence[Listener]
+    inbox: int
+    outboxes: dict[int, int]  # worker index -> the sending end of its inbox
+    pipes: int
+    core: int | None  # to stay on
+
+
+def run_worker(setup: WorkerSetup, channel: Channel) -> int:
+    """Serve until told to stop; the exit code."""
+    if setup.core is not None:
+        _pin(setup.core)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # splice into a closed socket raises it
+    shared = setup.shared
+    loop = _splice.Loop(
+        setup.index,
+        shared.table,
+        shared.counters,
+        shared.slabs[setup.index],
+        shared.rings[setup.index],
+        inbox=setup.inbox,
+        outboxes=setup.outboxes,
+        control=channel.fileno(),
+        health_wake=shared.health_wake,
+        pipe_size=PIPE_SIZE,
+        max_pipes=setup.pipes,
+    )
+    for slot, stick in shared.sticks.items():
+        loop.set_stick(slot, stick)
+    doors = Doors(loop)
+    for listener in setup.listeners:
+        spec = listener.spec
+        doors.open((spec.address, spec.port), listener.fds[setup.index], spec.service)
+    worker = _Worker(loop, channel, doors)
+    signal.signal(signal.SIGTERM, worker.on_signal)
+    channel.send_now({"event": "ready", "pid": os.getpid()})
+    worker.serve()
+    loop.close()
+    return 0
+
+
+@dataclass
+class _Worker:
+    """Where a worker stands between serving and gone."""
+
+    loop: _splice.Loop
+    channel: Channel
+    doors: Doors
+    asked: bool = False  # to stop, by a signal
+    cut_at: float | None = None  # stopping: when the rest is ended
+    gone_at: float | None = None  # cut: when we leave in any case
+
+    def on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        self.asked = True
+
+    def serve(self) -> None:
+        """Turn the loop until nothing is left to do."""
+        while True:
+            reason = self.loop.run()
+            if reason == _splice.LOOP_DRAINED:
+                return
+            if reason == _splice.LOOP_CONTROL:
+                self._read_messages()
+            if self.asked and self.cut_at is None:
+                self._stop()
+            now = time.monotonic()
+            if self.cut_at is not None and self.gone_at is None and now >= self.cut_at:
+                self._cut()
+            if self.gone_at is not None and now >= self.gone_at:
+                return
+
+    def _read_messages(self) -> None:
+        try:
+            while (received := self.channel.receive_fds_now()) is not None:
+                message, fds = received
+                if message.get("do") == "stop":
+                    self.asked = True
+                elif message.get("do") == "cut":
+                    self.asked, self.cut_at = True, time.monotonic()
+                    self.loop.stop_accepting()
+                elif message.get("do") == "listen" and not self.asked:
+                    self.doors.take(message, fds)
+                elif message.get("do") == "unlisten" and not self.asked:
+                    self.doors.give_up(message)
+                    if message.get("last"):
+                        self.channel.send_now({"event": "switched"})
+        except BlockingIOError:
+            return
+        # The supervisor is gone: we go on serving.  A closed descriptor leaves the epoll set by itself.
+        self.channel.close()
+
+    def _stop(self) -> None:
+        self.loop.stop_accepting()
+        # The supervisor says when to cut; the loop's tick is the fallback when it cannot.
+        self.cut_at = time.monotonic() + STOP_GRACE
+
+    def _cut(self) -> None:
+        self.loop.close_all(int(Ended.STOP))
+        self.gone_at = time.monotonic() + _LINGER
+
+
+def _pin(core: int) -> None:
+    try:
+        os.sched_setaffinity(0, {core})
+    except OSError:
+        pass  # the core was taken from us since: the kernel places us

@@ -1,0 +1,90 @@
+"""Who may import whom: the layers of lbfast as tables, and the rule that reads them."""
+
+import fnmatch
+import sys
+
+from tests.source_text import Source, family, imported
+
+# Who may import whom; every package may import itself and `lbfast` (the version).
+PACKAGES: dict[str, set[str]] = {
+    "model": set(),
+    "config": {"model"},
+    "health": {"model"},
+    "ha": {"model"},
+    "l4": {"model"},
+    "l7": {"model"},
+    "control": {"model", "config"},
+    "web": {"model", "control"},
+    "cli": {"model", "control"},
+    "supervisor": {"model", "config", "health", "ha", "l4", "l7", "control"},
+    "__main__": {"cli"},
+    "__init__": set(),
+}
+# Compiled modules: downwards only; `_stick_lock` belongs to the family `_stick`.
+_LOW = {"_sys", "_address", "_siphash", "_shm"}
+_PARTS = _LOW | {"_table", "_stick", "_conn", "_pipe", "_proxy", "_timer", "_counters", "_ring", "_sched"}
+# The loop, in layers: each may use those before it.
+_LOOP = ("_worker", "_relay", "_pick", "_close", "_link", "_accept", "_splice")
+COMPILED: dict[str, set[str]] = {
+    "_sys": set(),
+    "_siphash": set(),
+    "_address": {"_sys"},
+    "_shm": {"_sys"},
+    "_table": _LOW,
+    "_stick": _LOW,
+    "_conn": _LOW | {"_table", "_stick"},
+    "_pipe": {"_sys"},
+    "_proxy": _LOW,
+    "_timer": {"_sys", "_conn"},
+    "_counters": _LOW | {"_table"},
+    "_ring": _LOW | {"_table"},
+    "_sched": _LOW | {"_table"},
+    **{name: _PARTS | set(_LOOP[:place]) for place, name in enumerate(_LOOP)},
+}
+# Single files that reach further, and why.
+FURTHER: dict[str, set[str]] = {
+    "lbfast/config/publish.py": {"_table"},  # writes the settings of a configuration to shared memory
+    "lbfast/health/*": {"_shm", "_table"},  # verdicts and probe results live in shared memory
+    "lbfast/control/*": {"_shm", "_table", "_stick", "_counters", "_ring", "_conn", "health.results"},
+    "lbfast/control/where_to.py": {"_sched"},  # the rendezvous hash, to say where a client would go
+    "lbfast/cli/running.py": {"config", "supervisor"},  # `run` is the supervisor, `check` reads a file
+    "lbfast/supervisor/*": {"_shm", "_table", "_stick", "_counters", "_ring", "_conn"},
+    "lbfast/supervisor/bodies.py": {"_splice"},  # repairs what a dead worker left
+    "lbfast/supervisor/worker.py": {"_splice"},  # the one process that runs the loop
+}
+# What a package may import beside the standard library; a package that is not named here may import anything.
+LIBRARIES: dict[str, set[str]] = {
+    "model": {"pydantic", "pydantic_core"},
+    "supervisor": {"pyroute2", "structlog", "pydantic"},
+}
+# A process that forks has no threads and no event loop.
+FORBIDDEN: dict[str, set[str]] = {"supervisor": {"threading", "asyncio", "concurrent", "multiprocessing"}}
+
+
+def imports_point_down(source: Source) -> list[str]:
+    if source.path.endswith(".pyi"):
+        return []  # faces name types of one another
+    here = source.package
+    may = {here} | (COMPILED if here in COMPILED else PACKAGES).get(here, set())
+    for pattern, more in FURTHER.items():
+        may |= more if fnmatch.fnmatch(source.path, pattern) else set()
+    faults = []
+    if here not in COMPILED and here not in PACKAGES:
+        faults.append(f"package {here} is not in the table of tests/source_imports.py: say what it may import")
+    for line, name in imported(source):
+        top, _, rest = name.partition(".")
+        if top == "relative":
+            faults.append(f"line {line}: relative import; write the whole name")
+        elif top == "lbfast":
+            wanted = family(rest.split(".")[0])
+            if wanted.startswith("__") or wanted in may:
+                continue
+            if not any(rest == each or rest.startswith(each + ".") for each in may):
+                faults.append(f"line {line}: {here} imports lbfast.{wanted}; it may import {', '.join(sorted(may))}")
+        elif top in FORBIDDEN.get(here, ()):
+            faults.append(f"line {line}: {here} imports {top}: the process that forks has no threads and no event loop")
+        elif (
+            here in LIBRARIES and source.is_python and top not in sys.stdlib_module_names and top not in LIBRARIES[here]
+        ):
+            faults.append(f"line {line}: {here} imports {top}; it may import {', '.join(sorted(LIBRARIES[here]))}")
+    return list(dict.fromkeys(faults))  # once a line, however many names it imports
