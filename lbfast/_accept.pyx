@@ -27,12 +27,9 @@ from lbfast._table cimport LIMIT_FALLBACK, LIMIT_QUEUE, Service, list_count, net
 from lbfast._timer cimport timer_set
 from lbfast._worker cimport ACCEPT_BATCH, PAUSE_MS, service_line, service_of
 
-cdef enum:
-    NEAR = 4                  # places left for each worker below which connections are counted before accept
-
 cdef enum Seat:
     SEAT_FULL = 0
-    SEAT_FREE = 1
+    SEAT_UNCOUNTED = 1        # the service does not make clients wait: counted when the connection begins
     SEAT_TAKEN = 2
 
 # What goes with a socket that changes hands between workers.
@@ -79,12 +76,35 @@ cdef void listeners_resume(Worker* w) noexcept nogil:
             w.any_paused = 1
 
 
+cdef int64_t handed_over(Worker* w) noexcept nogil:
+    cdef int64_t total = 0
+    cdef int i
+    for i in range(w.workers):
+        total += atomic_load64(&w.pages[i].worker.handed_over)
+    return total
+
+
+cdef int64_t taken_over(Worker* w) noexcept nogil:
+    cdef int64_t total = 0
+    cdef int i
+    for i in range(w.workers):
+        total += atomic_load64(&w.pages[i].worker.taken_over)
+    return total
+
+
 cdef int least_loaded(Worker* w) noexcept nogil:
-    """Who should take the next connection: another worker's index, or -1 for this one."""
+    """Who should take the next connection: another worker's index, or -1 for this one.
+
+    What is under way between workers counts as the other's already: it may be served next, but its loop has not
+    turned since, and a whole batch would follow to it.
+    """
     cdef int i, best = -1
-    cdef int64_t load, least = 0, own = w.page.worker.connections
+    cdef int64_t load, under_way, least = 0, own = w.page.worker.connections
     if own < UNEVEN_BY:
         return -1
+    # Taken over first: what arrives between the two reads counts twice rather than not at all.
+    under_way = -taken_over(w)
+    under_way += handed_over(w)
     for i in range(w.workers):
         if w.outboxes[i] < 0 or w.now_ms - atomic_load64(&w.pages[i].worker.progress_ms) > FRESH_MS:
             continue
@@ -92,6 +112,7 @@ cdef int least_loaded(Worker* w) noexcept nogil:
         if best < 0 or load < least:
             best = i
             least = load
+    least += max(<int64_t>0, under_way)
     return best if best >= 0 and own >= least + UNEVEN_BY + least // UNEVEN_SHARE else -1
 
 
@@ -180,15 +201,6 @@ cdef bint accept_failed(Worker* w, Listener* listener, int rc) noexcept nogil:
     return True
 
 
-cdef int64_t under_way(Worker* w) noexcept nogil:
-    """Sockets between two workers: given away by one, not yet counted by the other."""
-    cdef int64_t total = 0
-    cdef int i
-    for i in range(w.workers):
-        total += atomic_load64(&w.pages[i].worker.handed_over) - atomic_load64(&w.pages[i].worker.taken_over)
-    return max(<int64_t>0, total)
-
-
 cdef int64_t seat_count(Worker* w, uint32_t service, int64_t n) noexcept nogil:
     """Count a connection of a service that does not exist yet, or not after all; the new total."""
     w.page.worker.connections += n
@@ -196,22 +208,21 @@ cdef int64_t seat_count(Worker* w, uint32_t service, int64_t n) noexcept nogil:
 
 
 cdef int seat_take(Worker* w, uint32_t at) noexcept nogil:
-    """Room for one more before it is accepted, where others wait in the queue: SEAT_FULL, SEAT_FREE or SEAT_TAKEN.
+    """Room for one more before it is accepted, where others wait in the queue: a Seat.
 
-    Far from the limit nothing is counted beforehand, and the connection may be handed over.  Near it each one
-    is counted first, by one atomic addition, and stays with this worker: so all workers together never exceed it.
+    Never one too many, whatever the workers do meanwhile.  A connection is counted before it is accepted, and
+    one that changes hands stays counted by its giver until it counts as handed over: so at each moment it is
+    in the service's total, or under way.  Taken over is read before the own addition and handed over after it:
+    what moves between the reads counts twice, and at worst a free place is found at the next rest.
     """
     cdef Service* service = &w.table.services[at]
-    cdef int64_t limit = service.max_connections, flying, taken
+    cdef int64_t limit = service.max_connections, taken
     if service.at_limit != LIMIT_QUEUE or limit <= 0:
-        return SEAT_FREE
-    flying = under_way(w)
-    taken = atomic_load64(&service.connections) + flying
-    if taken + NEAR * w.workers < limit:
-        return SEAT_FREE
-    if taken >= limit:
+        return SEAT_UNCOUNTED
+    taken = taken_over(w)
+    if atomic_load64(&service.connections) + handed_over(w) - taken >= limit:
         return SEAT_FULL    # without counting: the total stays readable while the service is full
-    if seat_count(w, at, 1) + flying <= limit:
+    if seat_count(w, at, 1) + handed_over(w) - taken <= limit:
         return SEAT_TAKEN
     seat_count(w, at, -1)
     return SEAT_FULL
@@ -241,9 +252,11 @@ cdef void accept_batch(Worker* w, Listener* listener) noexcept nogil:
         arrival.service = listener.service
         arrival.port = listener.port
         address_of(&peer, &arrival)
-        to = least_loaded(w) if seat == SEAT_FREE else -1
+        to = least_loaded(w)
         if to < 0 or not hand_over(w, to, fd, &arrival):
             begin(w, fd, &arrival, seat == SEAT_TAKEN)
+        elif seat == SEAT_TAKEN:
+            seat_count(w, listener.service, -1)
 
 
 cdef bint is_denied(Worker* w, const Service* service, const uint8_t* address) noexcept nogil:

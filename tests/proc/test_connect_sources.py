@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -154,6 +155,7 @@ def test_a_connect_that_meets_itself() -> None:
 
 
 @pytest.mark.root
+@pytest.mark.skipif(not shutil.which("nft"), reason="needs the `nft` program (nftables)")
 def test_a_server_that_vanishes_without_a_word() -> None:
     """Keepalive, set once the connection has lived a while, gives it up: the client learns by a reset."""
     settings = {"keepalive": True, "keepalive_idle_s": 1, "keepalive_interval_s": 1, "keepalive_count": 1}
