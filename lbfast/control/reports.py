@@ -70,7 +70,6 @@ def real_report(engine: Engine, service: ServiceInfo, real: RealInfo) -> Report:
 
 
 def _real(engine: Engine, real: RealInfo, state: RealState, clients: dict[int, int] | None) -> Report:
-    note = admin_note(engine.book.marks.admin.get(real.key))
     return {
         "label": real.label,
         "address": real.address,
@@ -81,8 +80,15 @@ def _real(engine: Engine, real: RealInfo, state: RealState, clients: dict[int, i
         "admin": str(Admin(state["admin"])),
         "health": str(Health(state["health"])),
         "state": str(state_of(state)),
-        "reason": note if note is not None else state["reason"],
+        "reason": _why(admin_note(engine.book.marks.admin.get(real.key)), state),
     }
+
+
+def _why(note: str | None, state: RealState) -> str:
+    """Who took it out; and what is wrong with it, which a drained server that is down must not hide."""
+    if note is None:
+        return str(state["reason"])
+    return f"{state['reason']}; {note}" if state["health"] == Health.DOWN else note
 
 
 def health(engine: Engine, service: ServiceInfo, real: RealInfo) -> Report:

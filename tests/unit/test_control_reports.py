@@ -76,6 +76,9 @@ def test_down_shows_the_probe_and_drain_shows_the_operator(world: World) -> None
     one, two, _ = world.call("overview")["virtual_services"][0]["real_servers"]
     assert (one["state"], one["reason"]) == ("down", "connect: Connection refused")
     assert (two["state"], "new disk" in two["reason"]) == ("drain", True)
+    world.table.set_health(world.slot(VS, R2), Health.DOWN, "HTTP 503")
+    two = world.call("overview")["virtual_services"][0]["real_servers"][1]
+    assert two["reason"].startswith("HTTP 503; drained by ")
 
 
 def test_overview_of_500_services_is_quick(tmp_path: Path) -> None:
