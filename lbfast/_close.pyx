@@ -5,13 +5,14 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 
 from lbfast._conn cimport (
     BY_CLIENT, BY_LBFAST, BY_SERVER, CONN_COUNTED_SERVICE, CONN_OPENED, ENDED_CLIENT_IDLE, ENDED_CLOSE, ENDED_DEAD,
-    ENDED_HALF_CLOSE, ENDED_RESET, ENDED_RESOURCE, ENDED_SERVER_IDLE, PHASE_LINGER, SIDE_RESET, Conn, Side, conn_put,
+    ENDED_HALF_CLOSE, ENDED_RESET, ENDED_RESOURCE, ENDED_SERVER_IDLE, FLOW_DONE, FLOW_EOF, PHASE_LINGER, SIDE_RESET,
+    SIDE_URGENT, Conn, Side, conn_put,
 )
 from lbfast._counters cimport live_add
 from lbfast._pick cimport pick_release
 from lbfast._relay cimport TURN_MORE, TURN_WAIT, relay_drop, relay_last
 from lbfast._ring cimport EVENT_CLOSE, EVENT_REFUSE
-from lbfast._sys cimport SIOCOUTQ, c_ioctl, sys_close, sys_reset
+from lbfast._sys cimport IPPROTO_TCP, SIOCOUTQ, TCP_NODELAY, c_ioctl, sys_close, sys_reset, sys_set
 from lbfast._table cimport Service
 from lbfast._timer cimport timer_set, timer_stop
 from lbfast._worker cimport Worker, ready_push, ready_remove, record, service_line, service_of
@@ -35,11 +36,16 @@ cdef bint is_clean(const Conn* c, uint8_t ended) noexcept nogil:
     return False
 
 
+cdef bint is_gone(const Side* side) noexcept nogil:
+    """Did its RST come, and an event say so?  Then close sends nothing any more."""
+    return side.flags & SIDE_RESET and side.flags & SIDE_URGENT and (side.error == ECONNRESET or side.error == EPIPE)
+
+
 cdef void side_close(Side* side, bint clean) noexcept nogil:
     if side.fd < 0:
         return
-    # A side that failed is not gone for sure: a plain close could look like an orderly end.
-    if clean:
+    # A side that failed otherwise is not gone for sure: a plain close could look like an orderly end.
+    if clean or is_gone(side):
         sys_close(side.fd)
     else:
         sys_reset(side.fd)
@@ -107,6 +113,9 @@ cdef void conn_linger(Worker* w, uint32_t slot, Conn* c) noexcept nogil:
         return
     # A reset would throw away what the kernel has not sent yet, and there is no event for "all acknowledged".
     if not rest.flags & SIDE_RESET and c_ioctl(rest.fd, SIOCOUTQ, &queued) == 0 and queued > 0:
+        if (c.inbound.flags if by_client else c.outbound.flags) & (FLOW_EOF | FLOW_DONE) == FLOW_EOF:
+            # What was sent as the last waits for a FIN that will not come: setting TCP_NODELAY sends it.
+            sys_set(rest.fd, IPPROTO_TCP, TCP_NODELAY, 1)
         timer_set(&w.wheel, slot, w.now_ms + LINGER_STEP_MS)
         return
     finish(w, slot, c, by_client)

@@ -10,7 +10,7 @@ from lbfast._conn cimport (
 )
 from lbfast._pipe cimport pipe_get, pipe_kill, pipe_put
 from lbfast._sys cimport (
-    IPPROTO_TCP, SHUT_WR, SO_ERROR, SO_OOBINLINE, SOL_SOCKET, TCP_CONGESTION, TCP_NODELAY, c_getsockopt, c_setsockopt,
+    IPPROTO_TCP, MSG_MORE, SHUT_WR, SO_ERROR, SO_OOBINLINE, SOL_SOCKET, TCP_CONGESTION, TCP_NODELAY, c_getsockopt, c_setsockopt,
     c_shutdown, socklen_t, sys_recv, sys_send, sys_set, sys_splice_in, sys_splice_out,
 )
 from lbfast._worker cimport BUFFER_SIZE, Block, Worker, block_drop, block_keep, real_line, service_of
@@ -56,15 +56,19 @@ cdef void flow_release(Worker* w, Flow* f) noexcept nogil:
     f.held = 0
 
 
-cdef int send_some(Side* target, const char* data, size_t size) noexcept nogil:
-    """send, with Nagle off from the second small write of a side on (the first never waits)."""
+cdef int send_some(Side* target, const char* data, size_t size, bint is_last) noexcept nogil:
+    """send, with Nagle off from the second small write of a side on (the first never waits).
+
+    What is the last of its direction waits for the FIN, which follows at once: one segment instead of two, and
+    the receiver wakes once.
+    """
     if not target.flags & SIDE_NODELAY:
         if target.flags & SIDE_SENT:
             target.flags |= SIDE_NODELAY
             sys_set(target.fd, IPPROTO_TCP, TCP_NODELAY, 1)
         else:
             target.flags |= <uint8_t>SIDE_SENT
-    return <int>sys_send(target.fd, data, size, 0)
+    return <int>sys_send(target.fd, data, size, MSG_MORE if is_last else 0)
 
 
 cdef int flush(Worker* w, Flow* f, Side* target, int64_t* total) noexcept nogil:
@@ -75,7 +79,7 @@ cdef int flush(Worker* w, Flow* f, Side* target, int64_t* total) noexcept nogil:
         return STEP_WAIT
     if f.block >= 0:
         block = &w.blocks.blocks[f.block]
-        n = send_some(target, block.data + block.offset, f.held)
+        n = send_some(target, block.data + block.offset, f.held, f.flags & FLOW_EOF)
     else:
         n = sys_splice_out(w.pipes.pipes[f.pipe].source, target.fd, f.held, 0)
     if n == -EINTR:
@@ -160,7 +164,7 @@ cdef int copy_step(Worker* w, Flow* f, Side* source, Side* target, int64_t* tota
             if known & SIDE_HANGUP and not known & SIDE_RESET:
                 f.flags |= FLOW_EOF
     if target.flags & SIDE_WRITABLE:
-        sent = send_some(target, w.buffer, <size_t>n)
+        sent = send_some(target, w.buffer, <size_t>n, f.flags & FLOW_EOF)
         if sent == -EAGAIN or sent == -EINTR:
             if sent == -EAGAIN:
                 target.flags &= <uint8_t>~SIDE_WRITABLE
