@@ -11,8 +11,7 @@ from libc.string cimport memcpy, memset
 from lbfast._close cimport conn_end, count_service
 from lbfast._conn cimport (
     BY_CLIENT, BY_LBFAST, CONN_BY_PROXY, CONN_COUNTED_SERVICE, ENDED_CLOSE, ENDED_DENIED, ENDED_LIMIT, ENDED_PROXY,
-    ENDED_RESOURCE,
-    PHASE_CONNECT, PHASE_PROXY, SIDE_HANGUP, SIDE_NODELAY, SIDE_SENT, SIDE_WRITABLE, Conn, conn_get,
+    ENDED_RESOURCE, PHASE_CONNECT, PHASE_PROXY, SIDE_HANGUP, SIDE_NODELAY, SIDE_SENT, SIDE_WRITABLE, Conn, conn_get,
 )
 from lbfast._counters cimport WorkerLine, live_add
 from lbfast._handover cimport HANDS, LETTER_ARRIVAL, LETTER_MAX, LETTER_MOVED, handover_take
@@ -20,9 +19,9 @@ from lbfast._link cimport link_fallback, link_start
 from lbfast._proxy cimport PROXY_MAX, ProxyAddress, proxy_parse
 from lbfast._sys cimport (
     AF_INET6, CMSG_DATA, CMSG_FIRSTHDR, CMSG_LEN, CMSG_SPACE, EPOLLET, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP,
-    MSG_CMSG_CLOEXEC, MSG_DONTWAIT, MSG_NOSIGNAL, MSG_PEEK, SCM_RIGHTS, SOL_SOCKET, atomic_add64, atomic_load32, atomic_load64, c_recvmsg, c_sendmsg,
-    cmsghdr, iovec, msghdr, ntohs, sockaddr, sockaddr_in, sockaddr_in6, socklen_t, sys_accept, sys_close,
-    sys_epoll_add, sys_epoll_mod, sys_recv, sys_reset,
+    MSG_CMSG_CLOEXEC, MSG_DONTWAIT, MSG_NOSIGNAL, MSG_PEEK, SCM_RIGHTS, SOL_SOCKET, atomic_add64, atomic_load32,
+    atomic_load64, c_recvmsg, c_sendmsg, cmsghdr, iovec, msghdr, ntohs, sockaddr, sockaddr_in, sockaddr_in6,
+    socklen_t, sys_accept, sys_close, sys_epoll_add, sys_epoll_mod, sys_recv, sys_reset,
 )
 from lbfast._table cimport LIMIT_FALLBACK, LIMIT_QUEUE, Service, list_count, network_holds
 from lbfast._timer cimport timer_set

@@ -46,7 +46,8 @@ cdef struct WorkerLine:
     int64_t moved_in
     uint32_t takes            # 1: accepted sockets may be handed over to it
     uint32_t place            # worker number
-    uint8_t padding[88]       # 256
+    uint32_t taken            # 1: somebody has, or will have, this seat
+    uint8_t padding[84]       # 256
 
 cdef struct ServiceLine:      # 64
     int64_t connections       # open now

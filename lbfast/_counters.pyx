@@ -52,8 +52,13 @@ cdef class Counters:
     def use(self, int seat, uint32_t place):
         """The supervisor gives a seat to the worker of a place."""
         self._page(seat).worker.place = place
+        self.pages[seat].worker.taken = 1
         if self.head.top <= <uint32_t>seat:
             atomic_store32(&self.head.top, <uint32_t>seat + 1)
+
+    def vacate(self, int seat):
+        """Nobody has the seat any more; what was counted there goes on counting."""
+        self._page(seat).worker.taken = 0
 
     cdef WorkerPage* _page(self, int index) except NULL:
         if not 0 <= index < self.seats:
@@ -64,6 +69,7 @@ cdef class Counters:
         cdef WorkerLine* line = &self._page(index).worker
         return {
             "place": line.place,
+            "taken": bool(line.taken),
             "pid": line.pid,
             "progress_ms": line.progress_ms,
             "connections": line.connections,
@@ -136,7 +142,6 @@ cdef class Counters:
         cdef uint32_t slot
         page.worker.ops = 0
         page.worker.takes = 0
-        page.worker.pid = 0
         self._rest()    # whoever is taking a connection over from this page has done so
         page.worker.connections = 0
         page.worker.pipes = 0

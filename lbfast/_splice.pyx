@@ -13,8 +13,8 @@ from lbfast._close cimport conn_end, conn_linger
 from lbfast._conn cimport (
     BY_CLIENT, BY_LBFAST, CONN_NONE, ENDED_CLIENT_IDLE, ENDED_CLOSE, ENDED_CUT, ENDED_HALF_CLOSE,
     ENDED_HALT, ENDED_PROXY, ENDED_RESET, ENDED_SERVER_IDLE, ENDED_STOP, FLOW_EOF, PHASE_CONNECT,
-    PHASE_FREE, PHASE_LINGER, PHASE_MOVED, PHASE_PROXY, PHASE_RELAY, SIDE_HANGUP, SIDE_KEEPALIVE, SIDE_READABLE, SIDE_RESET,
-    SIDE_URGENT, SIDE_WRITABLE, Conn, Side, Slab,
+    PHASE_FREE, PHASE_LINGER, PHASE_MOVED, PHASE_PROXY, PHASE_RELAY, SIDE_HANGUP, SIDE_KEEPALIVE, SIDE_READABLE,
+    SIDE_RESET, SIDE_URGENT, SIDE_WRITABLE, Conn, Side, Slab,
 )
 from lbfast._counters cimport Counters
 from lbfast._handover cimport LETTER_MAX, handover_turn
@@ -25,7 +25,8 @@ from lbfast._stick cimport StickMap, StickTable, stick_release
 from lbfast._sys cimport (
     EPOLL_CLOEXEC, EPOLL_CTL_DEL, EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, FIONREAD, IPPROTO_TCP,
     SO_ERROR, SO_KEEPALIVE, SO_OOBINLINE, SOL_SOCKET, TCP_KEEPCNT, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_USER_TIMEOUT,
-    atomic_load32, atomic_store32, atomic_store64, boot_ms, c_epoll_create1, c_epoll_ctl, c_epoll_wait, c_getsockopt, c_ioctl, c_close,
+    atomic_load32, atomic_store32, atomic_store64, boot_ms, c_epoll_create1, c_epoll_ctl, c_epoll_wait, c_getsockopt,
+    c_ioctl, c_close,
     epoll_event, getpid, socklen_t, sys_epoll_add, sys_set,
 )
 from lbfast._table cimport ADMIN_HALT, Service, Table, TABLE_SERVICES
@@ -307,7 +308,8 @@ cdef class Loop:
         w.sticks = <StickMap**>calloc(TABLE_SERVICES, sizeof(void*))
         w.buffer = <char*>malloc(BUFFER_SIZE)
         w.letter = <char*>malloc(LETTER_MAX)
-        if w.sticks == NULL or w.buffer == NULL or w.letter == NULL or pool_open(&w.pipes, max_pipes, pipe_size) < 0 or \
+        if w.sticks == NULL or w.buffer == NULL or w.letter == NULL or \
+                pool_open(&w.pipes, max_pipes, pipe_size) < 0 or \
                 wheel_open(&w.wheel, w.slab.head.capacity, w.now_ms) < 0:
             raise MemoryError("no memory for a worker's loop")
         w.epfd = c_epoll_create1(EPOLL_CLOEXEC)

@@ -19,8 +19,8 @@ from waiting import fd_census, scaled, wait_for
 
 from lbfast._conn import Slab
 from lbfast._counters import Counters
-from lbfast._ring import Ring
 from lbfast._repair import repair
+from lbfast._ring import Ring
 from lbfast._splice import LOOP_CONTROL, LOOP_DRAINED, Loop
 from lbfast._stick import StickTable
 from lbfast._table import Table
@@ -259,7 +259,7 @@ class DataPlane:
                 self.rings[index],
                 inbox=inbox,
                 outboxes=outboxes,
-                control=orders,
+                control=orders if len(self.pids) > self._workers else -1,
                 health_wake=self.health_wake,
                 **self._limits,
             )
