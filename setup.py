@@ -33,8 +33,10 @@ MODULES = [
     "_pick",
     "_close",
     "_link",
+    "_handover",
     "_accept",
     "_splice",
+    "_repair",
 ]
 
 DIRECTIVES = {

@@ -1,6 +1,6 @@
 """Pick: bodies."""
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from lbfast._address cimport address_is_v4
@@ -278,3 +278,24 @@ cdef void pick_release(Worker* w, uint32_t slot, Conn* c) noexcept nogil:
         unclaim(w, c)
     if c.hold.held and w.sticks[c.service] != NULL:
         stick_release(w.sticks[c.service], slot, &c.hold, w.now_ms)
+
+
+cdef void pick_again(Worker* w, uint32_t slot, Conn* c, bint is_counted, bint is_held) noexcept nogil:
+    cdef StickMap* map = w.sticks[c.service]
+    cdef StickBucket* bucket
+    cdef uint8_t key[16]
+    cdef uint64_t hash
+    cdef int way
+    c.hold.held = 0
+    if is_counted:
+        live_add(w.page, &real_line(w, c.real).connections, &real_of(w, c).connections, 1)
+        c.flags |= CONN_COUNTED_REAL
+    if not is_held or map == NULL:
+        return
+    mask_key(key, c, service_of(w, c))
+    hash = stick_hash(map, key)
+    bucket = stick_lock(map, hash)
+    way = stick_find(bucket, hash, key, INT64_MAX, w.now_ms)
+    if way >= 0:
+        stick_hold(map, bucket, way, slot, &c.hold)
+    stick_unlock(bucket)

@@ -24,7 +24,7 @@ PACKAGES: dict[str, set[str]] = {
 _LOW = {"_sys", "_address", "_siphash", "_shm"}
 _PARTS = _LOW | {"_table", "_stick", "_conn", "_pipe", "_proxy", "_timer", "_counters", "_ring", "_sched"}
 # The loop, in layers: each may use those before it.
-_LOOP = ("_worker", "_relay", "_pick", "_close", "_link", "_accept", "_splice")
+_LOOP = ("_worker", "_relay", "_pick", "_close", "_link", "_handover", "_accept", "_splice", "_repair")
 COMPILED: dict[str, set[str]] = {
     "_sys": set(),
     "_siphash": set(),
@@ -49,7 +49,7 @@ FURTHER: dict[str, set[str]] = {
     "lbfast/control/where_to.py": {"_sched"},  # the rendezvous hash, to say where a client would go
     "lbfast/cli/running.py": {"config", "supervisor"},  # `run` is the supervisor, `check` reads a file
     "lbfast/supervisor/*": {"_shm", "_table", "_stick", "_counters", "_ring", "_conn"},
-    "lbfast/supervisor/bodies.py": {"_splice"},  # repairs what a dead worker left
+    "lbfast/supervisor/bodies.py": {"_repair"},  # repairs what a dead worker left
     "lbfast/supervisor/worker.py": {"_splice"},  # the one process that runs the loop
 }
 # What a package may import beside the standard library; a package that is not named here may import anything.

@@ -118,6 +118,12 @@ VERBS: tuple[Verb, ...] = (
     Verb(("revert",), f"{_COMMITTING}:revert", "Commit an earlier version again.", ("text",), (REASON, JSON)),
     Verb(("history",), f"{_COMMITTING}:history", "The versions that ran: who, when, why.", (), (JSON,)),
     Verb(("diff",), f"{_COMMITTING}:diff", "What differs between two versions.", ("text", "text"), (JSON,)),
+    Verb(
+        ("restart",),
+        "lbfast.cli.processes:restart",
+        "Replace a process of lbfast by a new one; no connection is cut.",
+        ("text", "text"),
+    ),
     Verb(("top",), "lbfast.cli.top:top", "A live screen of services, servers and events."),
     Verb(("version",), f"{_READING}:version", "The version of this program and of the running lbfast.", (), (JSON,)),
     Verb(("schema",), f"{_RUNNING}:schema", "The JSON schema of the configuration."),

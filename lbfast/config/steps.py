@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from lbfast.model.addresses import join_address
 
+LIVE_KEYS = ("workers", "pin_workers")
+"""Of the keys outside services and log: those that a commit takes live."""
+
 
 @dataclass(frozen=True)
 class Step:

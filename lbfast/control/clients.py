@@ -120,21 +120,21 @@ def connections(engine: Engine, service: ServiceInfo, client: str | None) -> Ste
 
 
 def live_connections(engine: Engine, service: ServiceInfo, client: str | None) -> Iterator[tuple[int, ConnRecord]]:
-    """(worker, connection) of every live connection that matches."""
+    """(seat, connection) of every live connection that matches."""
     network = None if client is None else parse_network(client)
     exact = str(network.network_address) if network and network.prefixlen == network.max_prefixlen else None
-    for worker, slab in enumerate(engine.shared.slabs):
+    for seat, slab in enumerate(list(engine.shared.slabs)):
         for record in slab.connections(service.slot, exact):
             if network is None or exact is not None or is_inside(record["client"], network):
-                yield worker, record
+                yield seat, record
 
 
-def _connection(engine: Engine, worker: int, record: ConnRecord) -> Report:
+def _connection(engine: Engine, seat: int, record: ConnRecord) -> Report:
     clock = engine.clock
     active_ms = max(record["client_active_ms"], record["server_active_ms"], record["accepted_ms"])
     return {
-        "id": connection_id(worker, record["id"]),
-        "worker": worker,
+        "id": connection_id(record["id"]),
+        "worker": engine.shared.counters.worker(seat)["place"],
         "client": record["client"],
         "client_port": record["client_port"],
         "port": record["port"],

@@ -22,7 +22,7 @@ from lbfast.config.id_file import FILE_NAME, load_ids, save_ids
 from lbfast.config.ids import KnownIds, assign_ids
 from lbfast.config.impact import CUT, Impact, impact
 from lbfast.config.publish import Placed, publish_new_reals, publish_reals, publish_services
-from lbfast.config.steps import ChangeWorkers, RemoveReal
+from lbfast.config.steps import LIVE_KEYS, ChangeWorkers, RemoveReal
 from lbfast.config.store import Loaded, parse
 from lbfast.config.versions import Version, VersionStore
 from lbfast.control.catalog import catalog_of
@@ -226,10 +226,8 @@ class Commits:
         if self.unconfirmed is not None and not reverts:
             raise ControlError("busy", f"version {self.version} waits to be confirmed: `confirm` or `revert` it first")
         planned = self._plan(wish)
-        if found := planned.plan.of(ChangeWorkers):
-            raise ControlError(
-                "refused", f"{', '.join(found[0].keys)}: cannot be changed while running; restart lbfast"
-            )
+        if fixed := [key for step in planned.plan.of(ChangeWorkers) for key in step.keys if key not in LIVE_KEYS]:
+            raise ControlError("refused", f"{', '.join(fixed)}: cannot be changed while running; restart lbfast")
         report = self._report(planned) | {"before": self.version, "confirm_until": None}
         if not planned.plan.steps and wish.text == self.store.text(self.version):
             return report

@@ -211,9 +211,10 @@ class RingDrain:
         return len(events)
 
     def _report_lost(self, now_iso: str) -> None:
+        self._lost += [0] * (len(self._rings) - len(self._lost))  # seats that came since
         for index, ring in enumerate(self._rings):
             lost = ring.lost
             new, self._lost[index] = lost - self._lost[index], lost
             if new > 0:
-                message = f"{new} events of worker {index} were lost: its event ring was full"
+                message = f"{new} events of a worker were lost: its event ring (of seat {index}) was full"
                 self._stream.publish({"at": now_iso, "event": "process", "message": message})

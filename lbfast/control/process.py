@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from lbfast import __version__
+from lbfast._conn import Slab
+from lbfast._ring import Ring
 from lbfast._stick import StickTable
 from lbfast.config.publish import Placed
 from lbfast.control import protocol
@@ -124,6 +126,7 @@ class ControlProcess:
             self._engine, running, self._version, self._line, protocol.state_dir(), self._on_swapped
         )
         self._engine.commits = self._commits
+        self._engine.line = self._line
 
     async def _serve(self, loop: asyncio.AbstractEventLoop, stopping: asyncio.Event, log: LogWriter) -> None:
         server = ControlServer(self._engine, protocol.socket_path())
@@ -175,7 +178,9 @@ class ControlProcess:
         message, fds = received
         if self._line.hear(message, fds):
             return
-        if message.get("do") == "stop":
+        if message.get("event") == "seat":
+            self._meet(fds)
+        elif message.get("do") == "stop":
             stopping.set()
         elif message.get("do") == "commit":
             self._tasks = [task for task in self._tasks if not task.done()]
@@ -183,6 +188,14 @@ class ControlProcess:
         elif message.get("event") in ("health", "process"):
             record = forwarded_record(message, self._engine.catalog, self._clock.now_iso())
             self._engine.events.publish(record)
+
+    def _meet(self, fds: Sequence[int]) -> None:
+        """A seat for one more worker: its connections and its events."""
+        shared: Any = self._shared
+        shared.slabs.append(Slab.attach(fds[0]))
+        shared.rings.append(Ring.attach(fds[1]))
+        for fd in fds:
+            os.close(fd)  # attach has its own
 
     async def _commit_file(self) -> None:
         """SIGHUP of the supervisor: the file that was given at start."""

@@ -135,10 +135,9 @@ def _iso_of_unix(seconds: float, precision: str) -> str | None:
 
 def statistics(engine: Engine) -> Report:
     """The counters of workers, services and real servers; all of them only grow unless they count what is open."""
-    counters = engine.shared.counters
     return {
         "at": engine.clock.now_iso(),
-        "workers": [_worker(engine, index) for index in range(counters.workers)],
+        "workers": _workers(engine),
         "virtual_services": [_service_counters(engine, service) for service in engine.catalog.services],
         "events": {
             "lost": sum(ring.lost for ring in engine.shared.rings),
@@ -148,11 +147,34 @@ def statistics(engine: Engine) -> Report:
     }
 
 
-def _worker(engine: Engine, index: int) -> Report:
-    counters = dict(engine.shared.counters.worker(index))
-    progress_ms = int(str(counters.pop("progress_ms")))
+def _workers(engine: Engine) -> list[Report]:
+    """One for each worker that runs: its seats, and those it or its predecessors had, added up."""
+    seats = engine.shared.counters
+    pages = [dict(seats.worker(seat)) for seat in range(seats.workers)]
+    living = sorted({int(str(page["place"])) for page in pages if page["taken"]})
+    return [_worker(engine, place, [page for page in pages if page["place"] == place]) for place in living]
+
+
+def _worker(engine: Engine, place: int, pages: list[dict[str, Any]]) -> Report:
+    newest = max(pages, key=lambda page: (page["taken"], int(page["progress_ms"])))
+    counters = {
+        name: sum(page[name] for page in pages)
+        for name in newest
+        if name not in ("place", "taken", "pid", "progress_ms")
+    }
+    progress_ms = int(newest["progress_ms"])
     silent_ms = max(0, engine.clock.now_ms() - progress_ms) if progress_ms else None
-    return {"index": index, **counters, "silent_ms": silent_ms}
+    return {"index": place, "pid": newest["pid"], **counters, "silent_ms": silent_ms}
+
+
+def _by_worker(engine: Engine, slot: int) -> list[int]:
+    seats = engine.shared.counters
+    counts: dict[int, int] = {}
+    for seat, count in enumerate(seats.service_by_worker(slot)):
+        page = seats.worker(seat)
+        if page["taken"]:
+            counts[page["place"]] = counts.get(page["place"], 0) + count
+    return [counts[place] for place in sorted(counts)]
 
 
 def _service_counters(engine: Engine, service: ServiceInfo) -> Report:
@@ -161,7 +183,7 @@ def _service_counters(engine: Engine, service: ServiceInfo) -> Report:
         "label": service.label,
         "connections": shared.table.service(service.slot)["connections"],
         **shared.counters.service(service.slot),
-        "connections_by_worker": shared.counters.service_by_worker(service.slot),
+        "connections_by_worker": _by_worker(engine, service.slot),
         "real_servers": [{"label": real.label, **shared.counters.real(real.slot)} for real in service.all_reals()],
     }
 
@@ -173,5 +195,5 @@ def version(engine: Engine) -> Report:
         "pid": about.pid,
         "started": about.started,
         "config": about.config,
-        "workers": engine.shared.counters.workers,
+        "workers": len(_workers(engine)),
     }

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
-from lbfast.control import clients, commit_verbs, reports
+from lbfast.control import clients, commit_verbs, process_verbs, reports
 from lbfast.control.addresses import Network, covering, is_inside, key_of, mask_of, parse_address, parse_network
 from lbfast.control.admin import admin_note
 from lbfast.control.arguments import Arg, check_args
@@ -241,6 +241,7 @@ VERBS: Final[Mapping[str, Verb]] = MappingProxyType(
         ),
         "confirm": Verb(commit_verbs.confirm, is_act=True),
         "revert": Verb(commit_verbs.revert, (Arg("version", int, False, 1), _REASON), is_act=True),
+        "restart": Verb(process_verbs.restart, (Arg("process", str, most=32),), is_act=True),
         "history": Verb(commit_verbs.history),
         "diff": Verb(commit_verbs.diff, (Arg("before", int, False, 1), Arg("after", int, False, 1))),
     }

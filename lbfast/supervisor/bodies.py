@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 
-from lbfast import _splice
+from lbfast import _repair
 from lbfast.supervisor.channel import Channel
 from lbfast.supervisor.children import Body, Child
-from lbfast.supervisor.listeners import Listener, close_listeners
+from lbfast.supervisor.listeners import close_listeners, sockets_of
 from lbfast.supervisor.start import Assets
 
 _WORKER = "worker "
@@ -18,42 +18,56 @@ class Bodies:
 
     def __init__(self, assets: Assets) -> None:
         self._assets = assets
-        self._cores = sorted(os.sched_getaffinity(0)) if assets.config.pin_workers else []
-        workers = tuple(f"{_WORKER}{index}" for index in range(assets.workers))
-        self.names = (*workers, "control", "health")
-        self.started_names = (*workers, "control")  # those that are ready within seconds, whatever is configured
+        self.cores = sorted(os.sched_getaffinity(0))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Everybody who should run."""
+        return (*self.started_names, "health")
+
+    @property
+    def started_names(self) -> tuple[str, ...]:
+        """Those that are ready within seconds, whatever is configured."""
+        return (*(self.worker_name(place) for place in range(self._assets.workers)), "control")
+
+    def worker_name(self, place: int) -> str:
+        return f"{_WORKER}{place}"
+
+    def core(self, place: int) -> int | None:
+        """The core that the worker of a place stays on, if it has to."""
+        return self.cores[place % len(self.cores)] if self._assets.config.pin_workers else None
 
     def index(self, name: str) -> int:
-        """Of a worker; -1 of the others."""
+        """The place of a worker; -1 of the others."""
         return int(name.removeprefix(_WORKER)) if name.startswith(_WORKER) else -1
 
     def ready_event(self, name: str) -> str:
         """The message by which this child says that it is ready."""
         return "verdicts" if name == "health" else "ready"
 
-    def body(self, name: str) -> Body:
-        """What a new child of this name runs."""
+    def body(self, name: str, seat: int) -> Body:
+        """What a new child of this name runs; a worker on this seat."""
         if name == "control":
             return self._control
         if name == "health":
             return self._health
         index = self.index(name)
-        return lambda channel: self._worker(index, channel)
+        return lambda channel: self._worker(index, seat, channel)
 
     def repair(self, child: Child) -> int:
         """Give back what a dead child held in shared memory; how many connections it had."""
         shared = self._assets.shared
-        if child.index < 0:
+        if child.seat < 0:
             for stick in shared.sticks.values():
                 stick.recover(child.pid)
             return 0
-        return _splice.repair(
-            child.index,
+        return _repair.repair(
+            child.seat,
             child.pid,
             shared.table,
             shared.counters,
-            shared.slabs[child.index],
-            shared.rings[child.index],
+            shared.slabs,
+            shared.rings[child.seat],
             shared.sticks,
         )
 
@@ -62,7 +76,7 @@ class Bodies:
         from lbfast.control.process import run_control
 
         assets = self._assets
-        self._close_sockets(keep=-1)
+        self._close_sockets()
         version = assets.version
         return run_control(assets.config_path, assets.config, assets.layout, assets.shared, channel, version) or 0
 
@@ -70,42 +84,43 @@ class Bodies:
         from lbfast.health.process import run_health
 
         assets = self._assets
-        self._close_sockets(keep=-1)
+        self._close_sockets()
         assets.shared.sticks.clear()  # not for health: it would only keep the tables of removed services alive
         config, layout = assets.config, assets.layout
         if assets.probed is not None:
             config, layout = assets.probed.config, assets.probed.layout
         return run_health(config, layout, assets.shared, channel)
 
-    def _worker(self, index: int, channel: Channel) -> int:
+    def _worker(self, place: int, seat: int, channel: Channel) -> int:
         from lbfast.supervisor.worker import WorkerSetup, run_worker
 
         assets = self._assets
-        self._close_sockets(keep=index)
+        self._close_sockets(place, seat)
+        inboxes = assets.seats.inboxes
         setup = WorkerSetup(
-            index=index,
+            place=place,
+            workers=assets.workers,
+            seat=seat,
             shared=assets.shared,
             listeners=assets.listeners,
-            inbox=assets.inboxes[index].receive,
-            outboxes={other: inbox.send for other, inbox in enumerate(assets.inboxes) if other != index},
+            inbox=inboxes[seat].receive,
+            outboxes={other: inbox.send for other, inbox in enumerate(inboxes)},
             pipes=assets.limits.pipes,
-            core=self._cores[index % len(self._cores)] if self._cores else None,
+            core=self.core(place),
         )
         return run_worker(setup, channel)
 
-    def _close_sockets(self, keep: int) -> None:
-        """In a child: close the listeners and inboxes of every worker but one; -1 closes all, senders too."""
-        for listener in self._assets.listeners:
-            _close_others(listener, keep)
-        close_listeners(self._assets.spare)
-        for index, inbox in enumerate(self._assets.inboxes):
-            if index != keep:
+    def _close_sockets(self, place: int = -1, seat: int = -1) -> None:
+        """In a child: close the listeners and inboxes of every worker but one; by default all, senders too."""
+        assets = self._assets
+        for listener in assets.listeners:
+            kept = sockets_of(listener, place, assets.workers) if place >= 0 else ()
+            for fd in listener.fds:
+                if fd not in kept:
+                    os.close(fd)
+        close_listeners(assets.spare)
+        for index, inbox in enumerate(assets.seats.inboxes):
+            if index != seat:
                 os.close(inbox.receive)
-            if keep < 0 or index == keep:
+            if seat < 0:
                 os.close(inbox.send)
-
-
-def _close_others(listener: Listener, keep: int) -> None:
-    for index, fd in enumerate(listener.fds):
-        if index != keep:
-            os.close(fd)

@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 import traceback
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from enum import Enum, auto
 
@@ -20,7 +20,11 @@ from lbfast.supervisor.backoff import Backoff
 from lbfast.supervisor.bodies import Bodies
 from lbfast.supervisor.channel import ChannelError, Message
 from lbfast.supervisor.children import Body, Child, describe_status, start_child
+from lbfast.supervisor.desk import Desk
 from lbfast.supervisor.listeners import close_listeners
+from lbfast.supervisor.post import Post
+from lbfast.supervisor.ranks import Ranks
+from lbfast.supervisor.relief import Done, Relief
 from lbfast.supervisor.start import Assets
 from lbfast.supervisor.switch import Switch
 from lbfast.supervisor.timers import Timers
@@ -32,6 +36,7 @@ CUT_WITHIN = 3.0  # from the cut to the end of the workers
 LEAVE_WITHIN = 5.0  # control writes the last events to the log
 ANNOUNCE_AGAIN = (1.0, 5.0)  # an announcement can be lost, or come while a switch is still learning
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+WAIT_FOR_RELIEF = 0.02  # a commit looks again
 _MOST_EVENTS = 256  # kept while control is away
 
 
@@ -53,9 +58,13 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._signals, selectors.EVENT_READ, self._on_signals)
         self._timers = Timers()
-        self._children: dict[str, Child] = {}
-        self._switch = Switch(assets, self)
-        self._backoffs = {name: Backoff() for name in self._bodies.names}
+        self._post = Post(self.later)
+        self._ranks = Ranks(assets, self._bodies, self._post, self._fork, self.later, self._note)
+        self._ranks.seat_of.update((place, seat) for seat, place in assets.seats.taken.items())
+        self._relief = Relief(self._ranks)
+        self._switch = Switch(assets, self, self._post)
+        self._desk = Desk(self._relief, self)
+        self._backoffs: dict[str, Backoff] = defaultdict(Backoff)
         self._events: deque[Message] = deque(maxlen=_MOST_EVENTS)
         self._is_flush_due = False
         self._state = State.STARTING
@@ -79,10 +88,11 @@ class Supervisor:
 
     def close(self) -> None:
         """Leave no child, whatever happened."""
-        for child in self._children.values():
+        for child in self._ranks.everybody():
             child.kill(signal.SIGKILL)
             child.reap()
-        self._children.clear()
+        self._ranks.named.clear()
+        self._ranks.others.clear()
         control_socket().unlink(missing_ok=True)
         self._selector.close()
         self._signals.close()
@@ -90,20 +100,21 @@ class Supervisor:
     # --- children -----------------------------------------------------------
 
     def _start(self, name: str) -> None:
-        if self._state not in (State.STARTING, State.RUNNING) or name in self._children:
-            return
-        body: Body = self._bodies.body(name)
+        if self._state in (State.STARTING, State.RUNNING) and self._ranks.start(name):
+            self._remember()
+
+    def _fork(self, name: str, seat: int) -> Child | None:
+        body: Body = self._bodies.body(name, seat)
         try:
-            child = start_child(name, self._bodies.index(name), body, self._forget, time.monotonic())
+            child = start_child(name, self._bodies.index(name), body, self._forget, time.monotonic(), seat)
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE):
                 raise
             self._restart_later(name, f"{name} cannot be started ({error.strerror})", was_ready=False)
-            return
-        self._children[name] = child
+            return None
         self._selector.register(child.pidfd, selectors.EVENT_READ, lambda: self._on_death(child))
         self._selector.register(child.channel, selectors.EVENT_READ, lambda: self._on_readable(child))
-        self._remember()
+        return child
 
     def _forget(self) -> None:
         """In a new child: close what is the supervisor's alone, and its siblings' channels."""
@@ -111,22 +122,29 @@ class Supervisor:
         self._signals.forget()
         self._switch.forget()
         self._assets.forget_locks()
-        for child in self._children.values():
+        for child in self._ranks.everybody():
             child.channel.close()
             os.close(child.pidfd)
 
     def _on_death(self, child: Child) -> None:
-        if self._children.get(child.name) is not child:
+        if child not in self._ranks.everybody():
             return
         self._on_readable(child)  # its last words
         self._disconnect(child)
         self._selector.unregister(child.pidfd)
-        del self._children[child.name]
-        text = f"{child.name} (pid {child.pid}) {describe_status(child.reap())}"
+        status = child.reap()
+        text = f"{child.name} (pid {child.pid}) {describe_status(status)}"
         self._repair(child)
+        is_other = self._ranks.remove(child)
         self._switch.on_death(child)
+        if is_other:
+            if status:
+                self._complain(text)
+            self._relief.on_death(child, text)
         if self._state in (State.STOPPING, State.LEAVING):
             self._go_on_stopping()
+        elif is_other:
+            pass
         elif child.is_leaving:
             self._start(child.name)
         elif self._state is State.STARTING and not child.ready:
@@ -144,7 +162,7 @@ class Supervisor:
             self._complain(f"{text}; it is started again in {delay:g} s")
         else:
             self._start(name)
-            child = self._children.get(name)
+            child = self._ranks.named.get(name)
             self._complain(f"{text}; replaced" + (f" by pid {child.pid}" if child else ""))
 
     def _repair(self, child: Child) -> None:
@@ -160,7 +178,7 @@ class Supervisor:
 
     def _remember(self) -> None:
         try:
-            orphans.remember(self._assets.children_record, [(it.name, it.pid) for it in self._children.values()])
+            orphans.remember(self._assets.children_record, [(it.name, it.pid) for it in self._ranks.everybody()])
         except OSError as error:
             self._complain(f"cannot write {self._assets.children_record}: {error.strerror}")
 
@@ -198,16 +216,17 @@ class Supervisor:
                 self._flush_events()
             elif child.name == "health" and not child.is_leaving:
                 self._switch.on_verdicts()
+            self._relief.on_ready(child)
             self._check_ready()
         elif event == "health":
             self._tell_control(message)
         elif event == "switched":
             self._switch.on_switched(child)
         elif child.name == "control" and "do" in message and self._state in (State.STARTING, State.RUNNING):
-            self._switch.hear(message, fds)
+            self._hear_control(message, fds)
 
     def _check_ready(self) -> None:
-        ready = len(self._children) == len(self._bodies.names) and all(it.ready for it in self._children.values())
+        ready = len(self._ranks.named) == len(self._bodies.names) and all(it.ready for it in self._ranks.named.values())
         if self._state is not State.STARTING or not ready:
             return
         self._state = State.RUNNING
@@ -224,27 +243,74 @@ class Supervisor:
             self._stop(1)
 
     def _is_ready(self, name: str) -> bool:
-        child = self._children.get(name)
+        child = self._ranks.named.get(name)
         return child is not None and child.ready
 
     def _note(self, text: str) -> None:
         """An event for operators; kept while control is away."""
         self._tell_control({"event": "process", "message": text})
 
-    # --- what a commit needs ------------------------------------------------
+    # --- what a commit and a relief need ------------------------------------
+
+    def _hear_control(self, message: Message, fds: Sequence[int]) -> None:
+        if not self._desk.hear(message):
+            self._hear_commit(message, fds)
+
+    def _hear_commit(self, message: Message, fds: Sequence[int]) -> None:
+        """One after the other: while workers are replaced, a commit waits with its descriptors."""
+        if not self._relief.is_busy or message.get("do") != "open":
+            self._switch.hear(message, fds)
+            return
+        kept = [os.dup(fd) for fd in fds]
+
+        def again() -> None:
+            self._hear_commit(message, kept)
+            for fd in kept:
+                os.close(fd)
+
+        self.later(WAIT_FOR_RELIEF, again)
 
     def workers(self) -> list[Child]:
-        return [child for child in self._children.values() if child.index >= 0]
+        return self._ranks.workers()
+
+    def resize(self, places: Sequence[int], gone: Sequence[int], done: Done) -> None:
+        self._relief.begin(places, gone, done)
+
+    def pin(self) -> None:
+        self._ranks.pin()
+
+    def start_missing(self) -> None:
+        for place in self._ranks.places:
+            self._start(self._bodies.worker_name(place))
+
+    def is_changing(self) -> bool:
+        return self._switch.is_busy
+
+    def note(self, text: str) -> None:
+        self._note(text)
 
     def control(self) -> Child | None:
-        return self._children.get("control")
+        return self._ranks.named.get("control")
 
     def replace_health(self) -> None:
         """Its successor takes the standing verdicts over, and what is configured now."""
-        health = self._children.get("health")
-        if health is not None and not health.is_leaving:
-            health.is_leaving = True
-            self._tell(health, "stop")
+        self.replace("health")
+
+    def replace(self, name: str) -> None:
+        """Somebody who is no worker: it ends, then another one is started."""
+        child = self._ranks.named.get(name)
+        if child is not None and not child.is_leaving:
+            child.is_leaving = True
+            self._tell(child, "stop")
+
+    def tell_control(self, message: Message) -> None:
+        control = self.control()
+        if control is not None:
+            self._post.send(control, message)
+
+    @property
+    def places(self) -> range:
+        return self._ranks.places
 
     def later(self, seconds: float, action: Callable[[], None]) -> None:
         self._timers.at(time.monotonic() + seconds, action)
@@ -265,7 +331,7 @@ class Supervisor:
         self._flush_events()
 
     def _flush_events(self) -> None:
-        control = self._children.get("control")
+        control = self._ranks.named.get("control")
         while self._events and control and control.ready and control.connected:
             if not control.channel.send_now(self._events[0]):
                 self._flush_later()
@@ -326,7 +392,7 @@ class Supervisor:
     def _go_on_stopping(self) -> None:
         if self._state is State.STOPPING and not self.workers():
             self._leave()
-        if self._state is State.LEAVING and not self._children:
+        if self._state is State.LEAVING and not self._ranks.everybody():
             self._state = State.GONE
 
     def _leave(self) -> None:
@@ -336,7 +402,7 @@ class Supervisor:
         self._assets.listeners.clear()
         for failure in self._assets.addresses.drop_all():
             self._complain(failure)
-        for child in self._children.values():
+        for child in self._ranks.everybody():
             self._tell(child, "stop")
         self._timers.at(time.monotonic() + LEAVE_WITHIN, self._kill_late_all)
 
@@ -354,12 +420,12 @@ class Supervisor:
         child.kill(signal.SIGKILL)
 
     def _kill_late_all(self) -> None:
-        for child in self._children.values():
+        for child in self._ranks.everybody():
             self._kill_late(child)
 
     def _kill_all(self) -> None:
         """A second signal: at once."""
-        for child in self._children.values():
+        for child in self._ranks.everybody():
             child.kill(signal.SIGKILL)
 
 

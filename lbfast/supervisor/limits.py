@@ -9,6 +9,7 @@ from pathlib import Path
 PIPE_SIZE = 1_048_576  # the kernel's most for an ordinary user; bulk costs a third less CPU than with 256 KiB
 MOST_PIPES = 256
 _SPARE_FDS = 96  # standard streams, shared memory, channels, inboxes, epoll, and what Python opens
+_FDS_A_WORKER = 8  # two seats, each with its slab, its ring and its inbox
 _PIPE_PAGES = Path("/proc/sys/fs/pipe-user-pages-soft")
 _PAGE = resource.getpagesize()
 _CAP_SYS_ADMIN, _CAP_SYS_RESOURCE = 21, 24
@@ -37,7 +38,7 @@ def plan_limits(descriptors: int, listeners: int, workers: int, wanted: int, pip
     listening sockets of one worker, ``pipes`` what the machine lets each worker have.
     """
     pipes = max(0, min(pipes, descriptors // 16))
-    free = descriptors - _SPARE_FDS - listeners - 2 * workers - 2 * pipes
+    free = descriptors - _SPARE_FDS - listeners - _FDS_A_WORKER * workers - 2 * pipes
     return WorkerLimits(descriptors, max(16, min(wanted, free // 2)), pipes)
 
 

@@ -32,7 +32,10 @@ _BACKLOG = 65_535  # the kernel cuts it to net.core.somaxconn
 
 @dataclass(frozen=True)
 class Listener:
-    """The sockets of one address and port, by worker index; plain descriptors, closed by ``close_listeners``."""
+    """The sockets of one address and port; plain descriptors, closed by ``close_listeners``.
+
+    As many as there ever were workers: closing one would reset who waits on it.  See ``sockets_of``.
+    """
 
     spec: ListenerSpec
     fds: tuple[int, ...]
@@ -75,6 +78,24 @@ def open_listeners(
         close_listeners(opened)
         raise ListenFaults(faults)
     return opened
+
+
+def sockets_of(listener: Listener, place: int, workers: int) -> tuple[int, ...]:
+    """Those that the worker of a place accepts on, of so many workers."""
+    return listener.fds[place::workers]
+
+
+def open_more(listener: Listener, service: VirtualService, workers: int) -> list[int]:
+    """The sockets that are missing for so many workers; all or OSError."""
+    more: list[int] = []
+    try:
+        while len(listener.fds) + len(more) < workers:
+            more.append(_open(listener.spec, service))
+    except BaseException:
+        for fd in more:
+            os.close(fd)
+        raise
+    return more
 
 
 def apply_options(listener: Listener, service: VirtualService) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -35,15 +34,8 @@ from lbfast.supervisor.limits import WorkerLimits, pipes_for_each, plan_limits, 
 from lbfast.supervisor.listeners import Listener, ListenFaults, close_listeners, open_listeners
 from lbfast.supervisor.lock import Lock
 from lbfast.supervisor.orphans import end_orphans, find_orphans
+from lbfast.supervisor.seats import Seats, make_counters
 from lbfast.supervisor.shared import Shared, create_shared
-
-
-@dataclass(frozen=True)
-class Inbox:
-    """Where a worker is handed accepted sockets; kept open by the supervisor across the worker's deaths."""
-
-    receive: int
-    send: int
 
 
 @dataclass
@@ -57,7 +49,7 @@ class Assets:
     limits: WorkerLimits
     shared: Shared
     listeners: list[Listener]
-    inboxes: list[Inbox]
+    seats: Seats
     addresses: ServiceAddresses
     children_record: Path
     locks: list[Lock]
@@ -87,7 +79,7 @@ def prepare(config_path: Path) -> Assets:
         undo.callback(lambda: children_record.unlink(missing_ok=True))
         notes = _end_orphans(children_record)
         layout = plan_layout(loaded.config)
-        workers = loaded.config.workers or len(os.sched_getaffinity(0))
+        workers = workers_of(loaded.config)
         limits = _limits(loaded.config, layout, workers)
         addresses = ServiceAddresses(state_dir() / "addresses.json")
         undo.callback(addresses.drop_all)
@@ -95,12 +87,15 @@ def prepare(config_path: Path) -> Assets:
         undo.callback(close_listeners, listeners)
         # Only now: a start that this machine refuses changes nothing, not even the kept identities.
         config, warnings = keep_ids(loaded.config, state_dir())
-        shared = create_shared(config, layout, workers, limits.connections)
+        shared = create_shared(config, layout, make_counters())
         _publish(loaded, shared, config, layout)
         # Before the first worker: a server that was halted must not get a client until control is up.
         trouble = restore_admin(state_dir(), catalog_of(config, layout), shared, local_clock())
         notes += [trouble] if trouble else []
-        inboxes = _make_inboxes(workers, undo)
+        seats = Seats(shared, limits.connections)
+        undo.callback(seats.close)
+        for place in range(workers):
+            seats.take(place)
         warnings = [f"warning: {doubt}" for doubt in loaded.warnings] + warnings
         notes += _notes(config, limits, workers, addresses)
         return Assets(
@@ -111,7 +106,7 @@ def prepare(config_path: Path) -> Assets:
             limits,
             shared,
             listeners,
-            inboxes,
+            seats,
             addresses,
             children_record,
             locks,
@@ -122,6 +117,11 @@ def prepare(config_path: Path) -> Assets:
             warnings,
             undo.pop_all(),
         )
+
+
+def workers_of(config: Config) -> int:
+    """How many: as configured, or one for each core."""
+    return config.workers or len(os.sched_getaffinity(0))
 
 
 def _take_locks(undo: ExitStack) -> list[Lock]:
@@ -192,17 +192,6 @@ def _keep_version(loaded: Loaded, warnings: list[str]) -> int:
     if trouble:
         warnings.append(trouble)
     return number
-
-
-def _make_inboxes(workers: int, undo: ExitStack) -> list[Inbox]:
-    inboxes = []
-    kind = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-    for _ in range(workers):
-        receive, send = (sock.detach() for sock in socket.socketpair(socket.AF_UNIX, kind))
-        undo.callback(os.close, receive)
-        undo.callback(os.close, send)
-        inboxes.append(Inbox(receive, send))
-    return inboxes
 
 
 def _notes(config: Config, limits: WorkerLimits, workers: int, addresses: ServiceAddresses) -> Sequence[str]:

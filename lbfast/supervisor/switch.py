@@ -9,6 +9,7 @@ it was, and only then control is started again.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -35,12 +36,14 @@ from lbfast.supervisor.listeners import (
     close_listeners,
     deafen,
     open_listeners,
+    open_more,
     queued,
+    sockets_of,
 )
 from lbfast.supervisor.netlink import IPAddress
 from lbfast.supervisor.post import Post, in_parts
 from lbfast.supervisor.shared import make_sticks
-from lbfast.supervisor.start import Assets
+from lbfast.supervisor.start import Assets, workers_of
 
 EMPTY_WITHIN = 1.0  # for workers to accept what is queued on a listener that goes
 PROBE_WITHIN = 5.0  # for the first verdicts on new real servers
@@ -56,6 +59,9 @@ class Crew(Protocol):
     def replace_health(self) -> None: ...
     def later(self, seconds: float, action: Callable[[], None]) -> None: ...
     def complain(self, text: str) -> None: ...
+    def pin(self) -> None: ...
+    def start_missing(self) -> None: ...
+    def resize(self, places: Sequence[int], gone: Sequence[int], done: Callable[[str], None]) -> None: ...
 
 
 @dataclass
@@ -66,6 +72,7 @@ class _Opened:
     listeners: list[Listener]
     sticks: dict[int, StickTable]
     addresses: list[IPAddress]
+    more: dict[Listener, list[int]]  # sockets that open listeners lack for the new number of workers
     is_probed: bool = False
 
 
@@ -79,6 +86,8 @@ class _Going:
     services: list[int]
     addresses: list[IPAddress]
     cut: bool
+    new_places: range
+    gone_places: range
     looks: int = 0
     waiting: set[int] = field(default_factory=set)  # pids of workers that have not answered
     is_told: bool = False
@@ -87,10 +96,10 @@ class _Going:
 class Switch:
     """One commit at a time."""
 
-    def __init__(self, assets: Assets, crew: Crew) -> None:
+    def __init__(self, assets: Assets, crew: Crew, post: Post) -> None:
         self._assets = assets
         self._crew = crew
-        self._post = Post(crew.later)
+        self._post = post
         self._opened: _Opened | None = None
         self._going: _Going | None = None
         self._number = 0  # of the commit under way: timers name it, so that they keep nothing of it alive
@@ -112,6 +121,11 @@ class Switch:
             self._activate(cut=message.get("cut") is not False)
         elif what == "cancel":
             self._put_back(is_published=message.get("published") is True)
+
+    @property
+    def is_busy(self) -> bool:
+        """A commit is under way."""
+        return self._opened is not None or self._going is not None
 
     def _open(self, fd: int) -> None:
         if self._going is not None:
@@ -139,21 +153,35 @@ class Switch:
         assets, placed, loaded = self._assets, candidate.placed, candidate.loaded
         here = {(it.spec.address, it.spec.port) for it in assets.listeners}
         specs = [spec for spec in placed.layout.listeners if (spec.address, spec.port) not in here]
-        needed = (len(assets.listeners) + len(specs)) * assets.workers + 256
+        workers = workers_of(placed.config)
+        _check_room(assets, workers)
+        needed = (len(assets.listeners) + len(specs)) * max(workers, assets.workers) + 256
         if needed > assets.limits.descriptors:
             raise ValueError(f"{needed} open files needed for the listeners, {assets.limits.descriptors} allowed")
         positions = {service.label: (place, service) for place, service in enumerate(placed.config.virtual_services)}
         raised: list[IPAddress] = []
         try:
             raised = assets.addresses.raise_more(_wanted(placed.config))
-            listeners = open_listeners(specs, positions, assets.workers, assets.listeners)
+            listeners = open_listeners(specs, positions, max(workers, assets.workers), assets.listeners)
         except (AddressFaults, ListenFaults) as error:
             assets.addresses.drop(raised)
             faults = sorted(error.faults, key=lambda fault: fault.service)
             raise ConfigError([loaded.problem(it.path, it.found, it.expected) for it in faults]) from None
         assets.spare += listeners
-        sticks = make_sticks(placed.config, placed.layout, without=assets.shared.sticks)
-        return _Opened(candidate, listeners, sticks, raised)
+        more: dict[Listener, list[int]] = {}
+        try:
+            stays = {(it.address, it.port): it.label for it in placed.layout.listeners}
+            for listener in assets.listeners:
+                label = stays.get((listener.spec.address, listener.spec.port))
+                if label is not None and len(listener.fds) < workers:
+                    more[listener] = open_more(listener, positions[label][1], workers)
+            sticks = make_sticks(placed.config, placed.layout, without=assets.shared.sticks)
+        except BaseException:
+            _close_fds(more)
+            self._close(listeners)
+            assets.addresses.drop(raised)
+            raise
+        return _Opened(candidate, listeners, sticks, raised, more)
 
     def _probe(self) -> None:
         """Let health judge the new real servers before any client can be sent to them."""
@@ -213,6 +241,7 @@ class Switch:
             assets.probed = None
             self._crew.replace_health()
         self._close(opened.listeners)
+        _close_fds(opened.more)
         for failure in assets.addresses.drop(opened.addresses):
             self._crew.complain(failure)
 
@@ -231,8 +260,11 @@ class Switch:
         before = Placed(assets.config, assets.layout)
         going = self._plan_going(before, placed, cut)
         moved = self._take_over(opened, going)
+        was_pinned = assets.config.pin_workers
         assets.config, assets.layout, assets.version = placed.config, placed.layout, opened.candidate.version
         self._hand_out(opened, moved)
+        if was_pinned != assets.config.pin_workers:
+            self._crew.pin()
         assets.probed = None  # health works on this configuration already
         self._going = going
         for listener in going.listeners:
@@ -250,6 +282,8 @@ class Switch:
             services=sorted(set(before.layout.services.values()) - set(after.layout.services.values())),
             addresses=[it for it in self._assets.addresses.raised if str(it) not in addresses],
             cut=cut,
+            new_places=range(self._assets.workers, workers_of(after.config)),
+            gone_places=range(workers_of(after.config), self._assets.workers),
         )
 
     def _take_over(self, opened: _Opened, going: _Going) -> list[Listener]:
@@ -263,7 +297,7 @@ class Switch:
             spec = specs.get((listener.spec.address, listener.spec.port))
             if spec is None:
                 continue
-            kept.append(Listener(spec, listener.fds))
+            kept.append(Listener(spec, (*listener.fds, *opened.more.get(listener, ()))))
             if spec.service != listener.spec.service:
                 moved.append(kept[-1])
             self._set_options(kept[-1], services[spec.label])
@@ -285,10 +319,9 @@ class Switch:
     def _hand_out(self, opened: _Opened, moved: Sequence[Listener]) -> None:
         """New tables first: a worker must have them when the first client comes."""
         slots = list(opened.sticks)
-        places = [[it.spec.address, it.spec.port, it.spec.service] for it in opened.listeners]
         moves = [[it.spec.address, it.spec.port, it.spec.service] for it in moved]
         for worker in self._crew.workers():
-            handles = [it.fds[worker.index] for it in opened.listeners]
+            places, handles = _doors(opened.listeners, worker.index, self._assets.workers)
             parts = in_parts({"do": "listen"}, "sticks", slots, [it.fd for it in opened.sticks.values()])
             parts += in_parts({"do": "listen"}, "listeners", places, handles)
             parts += in_parts({"do": "listen"}, "moved", moves)
@@ -351,7 +384,49 @@ class Switch:
         self._close(going.listeners)
         for failure in self._assets.addresses.drop(going.addresses):
             self._crew.complain(failure)
+        self._resize(going)
+
+    def _resize(self, going: _Going) -> None:
+        """More workers, or fewer: those that stay take the sockets of those that go."""
+        assets = self._assets
+        before = assets.workers
+        assets.workers = before + len(going.new_places) - len(going.gone_places)
+        if assets.workers == before:
+            self._answer({"event": "activated"})
+            return
+        for worker in self._crew.workers():
+            if worker.index < assets.workers:
+                places, handles = _doors(assets.listeners, worker.index, assets.workers)
+                for part, fds in in_parts({"do": "listen"}, "listeners", places, handles):
+                    self._post.send(worker, part, fds)
+        self._crew.resize(going.new_places, going.gone_places, self._resized)
+
+    def _resized(self, failure: str) -> None:
+        if failure:
+            self._crew.complain(f"workers: {failure}; it is tried again")
+            self._crew.start_missing()
         self._answer({"event": "activated"})
+
+
+def _doors(listeners: Sequence[Listener], place: int, workers: int) -> tuple[list[list[object]], list[int]]:
+    """What the worker of a place listens on: [address, port, service slot] and a descriptor for each socket."""
+    pairs = [(it.spec, fd) for it in listeners for fd in sockets_of(it, place, workers)]
+    return [[spec.address, spec.port, spec.service] for spec, _ in pairs], [fd for _, fd in pairs]
+
+
+def _check_room(assets: Assets, workers: int) -> None:
+    """Fewer workers must be able to hold every connection that is open now."""
+    counters = assets.shared.counters
+    count = sum(counters.worker(seat)["connections"] for seat in range(counters.workers))
+    room = workers * (assets.seats.room - assets.seats.room // 16)
+    if workers < assets.workers and count > room:
+        raise ValueError(f"workers: {workers} have room for {room} connections, {count} are open")
+
+
+def _close_fds(more: dict[Listener, list[int]]) -> None:
+    for fds in more.values():
+        for fd in fds:
+            os.close(fd)
 
 
 def _wanted(config: Config) -> list[WantedAddress]:

@@ -84,13 +84,6 @@ def test_a_bad_file_is_told_line_by_line_and_changes_nothing(lb: Lbfast, port: i
     assert version(lb) == 1
 
 
-def test_workers_cannot_be_changed_and_it_says_so(lb: Lbfast, port: int, echo: TcpServer) -> None:
-    with pytest.raises(ControlError, match="workers: cannot be changed while running") as refusal:
-        commit(lb, text(port, echo).replace("workers = 2", "workers = 3"))
-    assert refusal.value.code == "refused"
-    assert version(lb) == 1
-
-
 def test_a_commit_against_an_older_version_is_refused_with_the_difference(
     lb: Lbfast, port: int, echo: TcpServer
 ) -> None:

@@ -1,0 +1,30 @@
+"""The verbs about lbfast's own processes: restart."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from lbfast.control.engine import Caller, Engine
+from lbfast.control.line import SupervisorLine
+from lbfast.control.protocol import ControlError
+
+RESTART_S: Final = 120.0
+_SINGLE: Final = ("control", "health", "workers")
+
+
+async def restart(engine: Engine, caller: Caller, process: str) -> dict[str, Any]:
+    """Replace a process by a new one; no connection is cut."""
+    word, _, number = process.partition(" ")
+    if process not in _SINGLE and not (word == "worker" and number.isdigit()):
+        raise ControlError("bad_argument", f"process: expected worker N, {', '.join(_SINGLE)}, found {process[:40]!r}")
+    engine.announce(f"{process} restarted by {caller.user}", "process")
+    failure = await _line(engine).request({"do": "restart", "name": process}, RESTART_S)
+    if failure:
+        raise ControlError("refused", f"{process} was not replaced, everything is as before: {failure}")
+    return {"process": process}
+
+
+def _line(engine: Engine) -> SupervisorLine:
+    if engine.line is None:
+        raise ControlError("refused", "this control process has no supervisor: nothing can be replaced")
+    return engine.line
