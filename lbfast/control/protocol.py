@@ -32,6 +32,7 @@ ERROR_CODES: Final = frozenset(
         "bad_request",
         "bad_config",
         "conflict",
+        "forbidden",
         "refused",
         "no_such_version",
         "nothing_pending",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import FrameType
 
@@ -35,6 +35,7 @@ class WorkerSetup:
     outboxes: dict[int, int]  # worker index -> the sending end of its inbox
     pipes: int
     core: int | None  # to stay on
+    confine: Callable[[], None]  # give up every system call that serving clients does not need
 
 
 def run_worker(setup: WorkerSetup, channel: Channel) -> int:
@@ -64,6 +65,7 @@ def run_worker(setup: WorkerSetup, channel: Channel) -> int:
         doors.open((spec.address, spec.port), listener.fds[setup.index], spec.service)
     worker = _Worker(loop, channel, doors)
     signal.signal(signal.SIGTERM, worker.on_signal)
+    setup.confine()
     channel.send_now({"event": "ready", "pid": os.getpid()})
     worker.serve()
     loop.close()
