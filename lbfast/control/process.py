@@ -192,15 +192,15 @@ class ControlProcess:
             stopping.set()
         elif message.get("do") == "commit":
             self._tasks = [task for task in self._tasks if not task.done()]
-            self._tasks.append(loop.create_task(self._commit_file()))
+            self._tasks.append(loop.create_task(self._commit_file(*fds)))
         elif message.get("event") in ("health", "process"):
             record = forwarded_record(message, self._engine.catalog, self._clock.now_iso())
             self._engine.events.publish(record)
 
-    async def _commit_file(self) -> None:
-        """SIGHUP of the supervisor: the file that was given at start."""
+    async def _commit_file(self, fd: int | None = None) -> None:
+        """SIGHUP of the supervisor: the file that was given at start, opened by it."""
         try:
-            report = await self._commits.commit(commit_file(self._about.config))
+            report = await self._commits.commit(commit_file(self._about.config, fd))
         except (ControlError, OSError, ValueError) as error:
             text = f"SIGHUP: {self._about.config} was not committed: {error}"
             self._engine.announce(text)

@@ -127,15 +127,31 @@ def _stay(configured: str | None, own: int, find: Callable[[str], pwd.struct_pas
 
 def closed_to(place: Path, user: User) -> str | None:
     """The first directory on the way that the user may not go through, in words."""
-    for directory in (*reversed(place.parents), place):
+    for directory in reversed(place.parents):
         try:
             status = directory.stat()
         except OSError:
             return None  # whoever needs it says why
-        bit = 0o100 if status.st_uid == user.uid else 0o010 if status.st_gid == user.gid else 0o001
-        if directory != place and not status.st_mode & bit:
+        if not _may_execute(status, user):
             return f"{place}: {directory} is closed to it ({stat.filemode(status.st_mode)})"
     return None
+
+
+def why_not_executable(program: Path, user: User) -> str | None:
+    """What keeps a check script from being run by the user, in words."""
+    try:
+        status = program.stat()
+    except OSError:
+        return None  # the check of the configuration has said so already
+    if not _may_execute(status, user):
+        return f"{program}, which {user.name} may not execute ({stat.filemode(status.st_mode)})"
+    closed = closed_to(program, user)
+    return f"{closed}; health runs it as {user.name}" if closed else None
+
+
+def _may_execute(status: os.stat_result, user: User) -> bool:
+    bit = 0o100 if status.st_uid == user.uid else 0o010 if status.st_gid == user.gid else 0o001
+    return bool(status.st_mode & bit)
 
 
 def _exists(name: str, find: Callable[[str], pwd.struct_passwd]) -> bool:

@@ -37,7 +37,7 @@ from lbfast.supervisor.limits import WorkerLimits, pipes_for_each, plan_limits, 
 from lbfast.supervisor.listeners import Listener, ListenFaults, close_listeners, open_listeners
 from lbfast.supervisor.lock import Lock
 from lbfast.supervisor.orphans import end_orphans, find_orphans
-from lbfast.supervisor.privileges import Privileges, UserFault, decide
+from lbfast.supervisor.privileges import Privileges, User, UserFault, decide, why_not_executable
 from lbfast.supervisor.shared import Shared, create_shared
 
 
@@ -154,6 +154,8 @@ def _rights(loaded: Loaded) -> tuple[Privileges, Access]:
     places = [state_dir(), *([Path(config.log.file)] if config.log.file else [])]
     try:
         privileges = decide(config.user, places, capabilities.held())
+        if privileges.user is not None:
+            _check_scripts(loaded, privileges.user)
         users = {os.geteuid()} | ({privileges.user.uid} if privileges.user else set())
         return privileges, access_of(config.control, frozenset(users))
     except UserFault as fault:
@@ -161,6 +163,17 @@ def _rights(loaded: Loaded) -> tuple[Privileges, Access]:
     except GroupFault as fault:
         problem = loaded.problem(("control", fault.key), fault.found, fault.expected)
     raise ConfigError([problem])
+
+
+def _check_scripts(loaded: Loaded, user: User) -> None:
+    """A script that health cannot run would take every server of its service down."""
+    problems = [
+        loaded.problem(("virtual_service", place, "health_check", "script"), found, "a program that it may execute")
+        for place, service in enumerate(loaded.config.virtual_services)
+        if service.health_check.script and (found := why_not_executable(Path(service.health_check.script), user))
+    ]
+    if problems:
+        raise ConfigError(problems)
 
 
 def _end_orphans(record: Path) -> list[str]:
