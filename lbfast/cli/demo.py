@@ -36,6 +36,7 @@ def run_demo(port: int) -> int:
         signal.signal(number, _interrupt)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lbfast-demo-")))
+        folder.chmod(0o711)  # run by root, lbfast's processes become another user and have to get to the state
         exports = _places(folder)
         try:
             _play(stack, folder, port, exports)

@@ -50,7 +50,7 @@ def save_ids(path: Path, known: KnownIds) -> None:
         else:
             entry["id"] = str(identity)
     document = {"version": VERSION, "virtual_services": services}
-    write_atomically(path, json.dumps(document, indent=1, ensure_ascii=False).encode(), mode=0o640)
+    write_atomically(path, json.dumps(document, indent=1, ensure_ascii=False).encode(), mode=0o600)
 
 
 def keep_ids(config: Config, state_dir: Path) -> tuple[Config, list[str]]:

@@ -61,9 +61,9 @@ class VersionStore:
     def add(self, version: Version, text: str) -> None:
         """Keep a version; OSError when it cannot be written, and then it is not there."""
         self.directory.mkdir(mode=0o750, parents=True, exist_ok=True)
-        write_atomically(self._path(version.number, "toml"), text.encode(), mode=0o640)
+        write_atomically(self._path(version.number, "toml"), text.encode(), mode=0o600)
         document = json.dumps(asdict(version), indent=1)
-        write_atomically(self._path(version.number, "json"), document.encode(), mode=0o640)
+        write_atomically(self._path(version.number, "json"), document.encode(), mode=0o600)
         self._drop(self.numbers()[:-MOST])
 
     def drop_after(self, number: int) -> None:

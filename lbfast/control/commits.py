@@ -31,6 +31,7 @@ from lbfast.control.difference import differing_lines
 from lbfast.control.engine import Engine
 from lbfast.control.facts import busy_slots, facts_of
 from lbfast.control.line import SupervisorLine
+from lbfast.control.log_targets import why_unwritable
 from lbfast.control.protocol import ControlError
 from lbfast.model.appliance import Config
 
@@ -228,6 +229,7 @@ class Commits:
         planned = self._plan(wish)
         if fixed := [key for step in planned.plan.of(ChangeWorkers) for key in step.keys if key not in LIVE_KEYS]:
             raise ControlError("refused", f"{', '.join(fixed)}: cannot be changed while running; restart lbfast")
+        self._check_log(planned)
         report = self._report(planned) | {"before": self.version, "confirm_until": None}
         if not planned.plan.steps and wish.text == self.store.text(self.version):
             return report
@@ -248,6 +250,13 @@ class Commits:
         old, self.running = self.running, planned.candidate
         await self._wind_up(planned, old, answer)
         return report | {"version": self.version, "confirm_until": self._until()}
+
+    def _check_log(self, planned: _Planned) -> None:
+        """A log file that this process cannot write to refuses the commit: records must not get lost by an edit."""
+        log, before = planned.candidate.config.log, self.running.config.log
+        if log.file is not None and log.file != before.file and (why := why_unwritable(log.file)):
+            problem = planned.loaded.problem(("log", "file"), f'"{log.file}"', why)
+            raise ControlError("bad_config", str(problem))
 
     async def _open(self, planned: _Planned) -> dict[int, Any]:
         memfd = pack_candidate(Candidate(planned.loaded, planned.candidate, self.version + 1))
@@ -359,6 +368,10 @@ class Commits:
         return None if self.unconfirmed is None else self.unconfirmed.deadline_at
 
 
-def commit_file(path: str) -> Wish:
-    """The wish that the file at ``path`` becomes the running configuration; OSError when it cannot be read."""
-    return Wish(Path(path).read_text(encoding="utf-8-sig"), path, "SIGHUP")
+def commit_file(path: str, fd: int | None = None) -> Wish:
+    """The wish that the file at ``path`` becomes the running configuration; OSError when it cannot be read.
+
+    ``fd``: the same file, opened by somebody with the right to; closed here.
+    """
+    with open(path if fd is None else fd, encoding="utf-8-sig") as stream:
+        return Wish(stream.read(), path, "SIGHUP")

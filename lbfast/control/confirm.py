@@ -40,15 +40,16 @@ def load_unconfirmed(state_dir: Path) -> Unconfirmed | None:
             str(document["deadline_at"]),
             float(document["length"]),
         )
-        return found if datetime.fromisoformat(found.deadline_at).tzinfo is not None else None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        has_zone = datetime.fromisoformat(found.deadline_at).tzinfo is not None
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
+    return found if has_zone and found.length >= 0 else None
 
 
 def save_unconfirmed(state_dir: Path, unconfirmed: Unconfirmed) -> None:
     """Keep it; OSError when it cannot be written."""
     state_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
-    write_atomically(state_dir / NAME, json.dumps(asdict(unconfirmed)).encode(), mode=0o640)
+    write_atomically(state_dir / NAME, json.dumps(asdict(unconfirmed)).encode(), mode=0o600)
 
 
 def forget_unconfirmed(state_dir: Path) -> None:

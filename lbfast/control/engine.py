@@ -148,6 +148,7 @@ class Caller:
     pid: int
     uid: int
     user: str
+    gids: frozenset[int] = frozenset()  # its group and its supplementary groups
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from lbfast._ring import Ring
 from lbfast._stick import StickTable
 from lbfast.config.publish import Placed
 from lbfast.control import protocol
+from lbfast.control.access import Access
 from lbfast.control.admin import AdminBook
 from lbfast.control.catalog import Catalog, catalog_of
 from lbfast.control.client_limits import ClientLimits, reported_limits
@@ -28,6 +29,7 @@ from lbfast.control.log_targets import open_target
 from lbfast.control.protocol import ControlError
 from lbfast.control.rate_limit import RateLimit
 from lbfast.control.server import ControlServer
+from lbfast.control.socket_file import SocketFile
 from lbfast.control.statefile import NAME, MarksFile
 from lbfast.control.sweep import sweep_once
 
@@ -56,14 +58,23 @@ def run_control(
     shared: SharedFace,
     channel: ChannelFace,
     version: int = 0,
+    access: Access | None = None,
+    confine: Callable[[], None] | None = None,
 ) -> int:
     """The whole life of the control process; its exit status.
 
     Called in the forked child.  Ends on ``{"do": "stop"}`` or SIGTERM; goes on
-    serving when the supervisor is gone.
+    serving when the supervisor is gone.  ``confine`` gives up this process's rights, once it has its socket;
+    ``access`` says who may use that, by default this process's user and root.
     """
     try:
-        return asyncio.run(ControlProcess(config_path, config, layout, shared, channel, version).run())
+        access = access or Access(frozenset({os.geteuid()}))
+        file = SocketFile(protocol.socket_path(), access.mode, access.group.gid if access.group else -1)
+        file.open()
+        if confine is not None:
+            confine()
+        server = (file, access)
+        return asyncio.run(ControlProcess(config_path, config, layout, shared, channel, version, server).run())
     except (OSError, ValueError) as error:
         print(f"lbfast control: cannot start: {error}", file=sys.stderr, flush=True)
         return EXIT_USAGE
@@ -79,8 +90,10 @@ class ControlProcess:
         layout: Layout,
         shared: SharedFace,
         channel: ChannelFace,
-        version: int = 0,
+        version: int,
+        server: tuple[SocketFile, Access],
     ) -> None:
+        self._file, self._access = server
         self._channel = channel
         self._shared = shared
         self._config = config
@@ -129,7 +142,7 @@ class ControlProcess:
         self._engine.line = self._line
 
     async def _serve(self, loop: asyncio.AbstractEventLoop, stopping: asyncio.Event, log: LogWriter) -> None:
-        server = ControlServer(self._engine, protocol.socket_path())
+        server = ControlServer(self._engine, self._file, self._access)
         await server.start()
         drain = RingDrain(self._shared.rings, lambda: self._engine.catalog, self._engine.events)
         self._limits = limits = ClientLimits(self._engine, reported_limits(self._config))
@@ -184,7 +197,7 @@ class ControlProcess:
             stopping.set()
         elif message.get("do") == "commit":
             self._tasks = [task for task in self._tasks if not task.done()]
-            self._tasks.append(loop.create_task(self._commit_file()))
+            self._tasks.append(loop.create_task(self._commit_file(*fds)))
         elif message.get("event") in ("health", "process"):
             record = forwarded_record(message, self._engine.catalog, self._clock.now_iso())
             self._engine.events.publish(record)
@@ -197,10 +210,10 @@ class ControlProcess:
         for fd in fds:
             os.close(fd)  # attach has its own
 
-    async def _commit_file(self) -> None:
-        """SIGHUP of the supervisor: the file that was given at start."""
+    async def _commit_file(self, fd: int | None = None) -> None:
+        """SIGHUP of the supervisor: the file that was given at start, opened by it."""
         try:
-            report = await self._commits.commit(commit_file(self._about.config))
+            report = await self._commits.commit(commit_file(self._about.config, fd))
         except (ControlError, OSError, ValueError) as error:
             text = f"SIGHUP: {self._about.config} was not committed: {error}"
             self._engine.announce(text)

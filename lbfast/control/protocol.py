@@ -32,6 +32,7 @@ ERROR_CODES: Final = frozenset(
         "bad_request",
         "bad_config",
         "conflict",
+        "forbidden",
         "refused",
         "no_such_version",
         "nothing_pending",
@@ -128,7 +129,7 @@ def decode_answer(line: bytes) -> Any:
         if value["ok"] is True:
             return value["result"]
         code, message = str(value["error"]["code"]), str(value["error"]["message"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ControlError("internal", f"the answer is not of this protocol: {line[:80]!r} ({error})") from None
     raise ControlError(code, message)
 

@@ -16,7 +16,6 @@ from typing import Final
 
 from lbfast.control import protocol
 
-MODE: Final = 0o660
 BACKLOG: Final = 128
 ASK_S: Final = 2.0
 
@@ -24,12 +23,21 @@ ASK_S: Final = 2.0
 class SocketFile:
     """A listening unix socket and its name."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, mode: int = 0o660, gid: int = -1) -> None:
+        """``gid``: the group of the file, -1 = that of this process."""
         self.path = path
+        self._mode = mode
+        self._gid = gid
+        self._sock: socket.socket | None = None
         self._inode: tuple[int, int] | None = None
 
     def open(self) -> socket.socket:
-        """The listening, non-blocking socket.  ValueError when the name is too long or taken by a living one."""
+        """The listening, non-blocking socket, made at the first call.
+
+        ValueError when the name is too long or taken by a living one.
+        """
+        if self._sock is not None:
+            return self._sock
         path = protocol.check_path(self.path)
         self.path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         directory = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -39,7 +47,8 @@ class SocketFile:
                 raise ValueError(
                     f"{path}: another lbfast answers there; stop it, or set LBFAST_RUNTIME_DIR to another directory"
                 )
-            return self._make(path)
+            self._sock = self._make(path)
+            return self._sock
         finally:
             os.close(directory)
 
@@ -50,7 +59,7 @@ class SocketFile:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
             sock.bind(temporary)
-            os.chmod(temporary, MODE)
+            self._set_rights(temporary)
             sock.listen(BACKLOG)
             os.replace(temporary, path)
         except BaseException:
@@ -61,6 +70,12 @@ class SocketFile:
         found = os.stat(path)
         self._inode = (found.st_dev, found.st_ino)
         return sock
+
+    def _set_rights(self, path: str) -> None:
+        if self._gid >= 0:
+            with suppress(PermissionError):  # an ordinary user can only give it to a group that it is in
+                os.chown(path, -1, self._gid)
+        os.chmod(path, self._mode)
 
     def remove(self) -> None:
         """Remove the name if it is still ours: a successor may have taken it."""

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from lbfast.control import clients, commit_verbs, process_verbs, reports
+from lbfast.control.access import Right
 from lbfast.control.addresses import Network, covering, is_inside, key_of, mask_of, parse_address, parse_network
 from lbfast.control.admin import admin_note
 from lbfast.control.arguments import Arg, check_args
@@ -199,6 +200,11 @@ class Verb:
     run: Callable[..., Result | Steps | Later]
     args: tuple[Arg, ...] = ()
     is_act: bool = False
+
+    @property
+    def needed(self) -> Right:
+        """What a caller must be allowed to do."""
+        return Right.CHANGE if self.is_act else Right.LOOK
 
     def __call__(self, engine: Engine, caller: Caller, args: dict[str, Any]) -> Result | Steps | Later:
         checked = check_args(self.args, args)

@@ -10,7 +10,7 @@ from lbfast.model.durations import PositiveDuration
 from lbfast.model.health_check import SETTINGS
 from lbfast.model.service import VirtualService
 from lbfast.model.values import written
-from lbfast.model.words import FilePath
+from lbfast.model.words import FilePath, GroupName, UserName
 
 LogTarget = Literal["stdout", "file", "syslog", "journald", "none"]
 
@@ -31,6 +31,20 @@ class LogSettings(BaseModel):
     rate_interval: PositiveDuration = Field(default=written("30s"), description="See rate_limit.")
 
 
+class ControlSettings(BaseModel):
+    """Who may use the control socket, and so the command line; root and lbfast's own user always may."""
+
+    model_config = SETTINGS
+
+    group: GroupName | None = Field(
+        default=None, description='Group that may use every verb. Default: "lbfast", if there is such a group.'
+    )
+    report_group: GroupName | None = Field(
+        default=None,
+        description='Group that may look but change nothing. Default: "lbfast-report", if there is such a group.',
+    )
+
+
 class Config(BaseModel):
     """One configuration file."""
 
@@ -40,6 +54,12 @@ class Config(BaseModel):
         default=None, description="Worker processes. Default: one per core."
     )
     pin_workers: bool = Field(default=True, description="Each worker stays on its own core.")
+    user: UserName | None = Field(
+        default=None,
+        description="User that workers, health and control become when lbfast is started by root. "
+        'Default: "lbfast" if there is such a user, else "nobody".',
+    )
+    control: ControlSettings = Field(default=ControlSettings(), description="Who may use the control socket.")
     log: LogSettings = Field(default=LogSettings(), description="Records of connections.")
     virtual_services: Annotated[tuple[VirtualService, ...], Strict(False)] = Field(
         alias="virtual_service",

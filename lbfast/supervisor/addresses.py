@@ -186,18 +186,19 @@ class ServiceAddresses:
 
     def _left_over(self, links: Sequence[Link], here: Sequence[LinkAddress]) -> dict[IPAddress, LinkAddress]:
         """Addresses of the record that are still up; none of an earlier boot, whoever raised them since."""
-        recorded = _read(self._record)
+        recorded = read_record(self._record)
         names = {link.index: link.name for link in links}
         return {one.address: one for one in here if (names.get(one.link, ""), one.address, one.prefix) in recorded}
 
 
-def _read(record: Path) -> set[_Record]:
+def read_record(record: Path) -> set[_Record]:
+    """What was raised since this boot, as far as the record can be read."""
     try:
         data = json.loads(record.read_text())
         if data["boot"] != _boot_id():
             return set()
         return {(str(name), ip_address(text), int(prefix)) for name, text, prefix in data["addresses"]}
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return set()  # torn by a power cut: that boot's addresses are gone with it
 
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from lbfast import _repair
+from lbfast.config.paths import state_dir
 from lbfast.supervisor.channel import Channel
 from lbfast.supervisor.children import Body, Child
 from lbfast.supervisor.listeners import close_listeners, sockets_of
+from lbfast.supervisor.ownership import give_log, give_state
+from lbfast.supervisor.preload import import_late
+from lbfast.supervisor.seccomp import confine_worker, this_machine
 from lbfast.supervisor.start import Assets
 
 _WORKER = "worker "
@@ -78,7 +83,17 @@ class Bodies:
         assets = self._assets
         self._close_sockets()
         version = assets.version
-        return run_control(assets.config_path, assets.config, assets.layout, assets.shared, channel, version) or 0
+        arguments = (assets.config_path, assets.config, assets.layout, assets.shared, channel, version)
+        return run_control(*arguments, assets.access, self._confine_control) or 0
+
+    def _confine_control(self) -> None:
+        privileges, log = self._assets.privileges, self._assets.config.log
+        import_late()
+        if privileges.user is not None and not privileges.keeps_control:
+            give_state(state_dir(), privileges.user)
+            if log.file is not None:
+                give_log(Path(log.file), privileges.user)
+        privileges.drop_control()
 
     def _health(self, channel: Channel) -> int:
         from lbfast.health.process import run_health
@@ -89,6 +104,8 @@ class Bodies:
         config, layout = assets.config, assets.layout
         if assets.probed is not None:
             config, layout = assets.probed.config, assets.probed.layout
+        import_late()
+        assets.privileges.drop_health()
         return run_health(config, layout, assets.shared, channel)
 
     def _worker(self, place: int, seat: int, channel: Channel) -> int:
@@ -107,7 +124,10 @@ class Bodies:
             outboxes={other: inbox.send for other, inbox in enumerate(inboxes)},
             pipes=assets.limits.pipes,
             core=self.core(place),
+            confine=_confine_worker,
         )
+        import_late()
+        assets.privileges.drop_worker()
         return run_worker(setup, channel)
 
     def _close_sockets(self, place: int = -1, seat: int = -1) -> None:
@@ -124,3 +144,10 @@ class Bodies:
                 os.close(inbox.receive)
             if seat < 0:
                 os.close(inbox.send)
+
+
+def _confine_worker() -> None:
+    machine = this_machine()
+    if machine is not None:
+        confine_worker(machine, os.getpid())
+

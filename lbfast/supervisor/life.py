@@ -12,6 +12,7 @@ import traceback
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from enum import Enum, auto
+from pathlib import Path
 
 from lbfast import __version__
 from lbfast.config.paths import control_socket
@@ -368,10 +369,16 @@ class Supervisor:
                 self._complain(f"{name} ignored: it has no meaning in this version")
 
     def _commit_file(self) -> None:
-        """Control reads the file that was given at start, and commits it."""
+        """Control reads the file that was given at start, and commits it; it need not have the right to open it."""
         control = self.control()
-        if control is None or not control.ready or not control.channel.send_now({"do": "commit"}):
-            self._complain("SIGHUP ignored: the control process is not there to commit the configuration; try again")
+        fds = _open_to_read(self._assets.config_path)
+        try:
+            if control is None or not control.ready or not control.channel.send_now({"do": "commit"}, fds):
+                text = "SIGHUP ignored: the control process is not there to commit the configuration; try again"
+                self._complain(text)
+        finally:
+            for fd in fds:
+                os.close(fd)
 
     def _on_stop_signal(self) -> None:
         if self._state in (State.STOPPING, State.LEAVING):
@@ -427,6 +434,14 @@ class Supervisor:
         """A second signal: at once."""
         for child in self._ranks.everybody():
             child.kill(signal.SIGKILL)
+
+
+def _open_to_read(path: Path) -> list[int]:
+    """Its descriptor; none when it cannot be opened, and control says why."""
+    try:
+        return [os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)]
+    except OSError:
+        return []
 
 
 def _is_terminal() -> bool:

@@ -40,7 +40,7 @@ def find_orphans(path: Path) -> list[Process]:
     """Those of the record that are still alive; to be called with the lock held."""
     try:
         entries = [Process(str(name), int(pid), int(started)) for name, pid, started in json.loads(path.read_text())]
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, OverflowError, RecursionError):
         return []
     return [process for process in entries if _started(process.pid) == process.started]
 

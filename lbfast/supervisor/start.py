@@ -23,17 +23,20 @@ from lbfast.config.paths import (
 from lbfast.config.publish import Placed, publish
 from lbfast.config.store import Loaded, load
 from lbfast.config.versions import Version, VersionStore, adopt_text
+from lbfast.control.access import Access, GroupFault, access_of
 from lbfast.control.admin import restore_admin
 from lbfast.control.catalog import catalog_of
 from lbfast.control.engine import local_clock
 from lbfast.control.peer import user_name
 from lbfast.model.appliance import Config
+from lbfast.supervisor import capabilities
 from lbfast.supervisor.address_plan import WantedAddress
 from lbfast.supervisor.addresses import AddressFaults, ServiceAddresses
 from lbfast.supervisor.limits import WorkerLimits, pipes_for_each, plan_limits, raise_descriptor_limit
 from lbfast.supervisor.listeners import Listener, ListenFaults, close_listeners, open_listeners
 from lbfast.supervisor.lock import Lock
 from lbfast.supervisor.orphans import end_orphans, find_orphans
+from lbfast.supervisor.privileges import Privileges, User, UserFault, decide, why_not_executable
 from lbfast.supervisor.seats import Seats, make_counters
 from lbfast.supervisor.shared import Shared, create_shared
 
@@ -53,6 +56,8 @@ class Assets:
     addresses: ServiceAddresses
     children_record: Path
     locks: list[Lock]
+    privileges: Privileges
+    access: Access
     version: int = 0  # of the configuration, as the version store counts
     probed: Placed | None = None  # what health works on, when that is not what runs
     spare: list[Listener] = field(default_factory=list)  # open, but not (or no longer) any worker's
@@ -77,7 +82,8 @@ def prepare(config_path: Path) -> Assets:
         locks = _take_locks(undo)
         children_record = runtime_dir() / "children.json"
         undo.callback(lambda: children_record.unlink(missing_ok=True))
-        notes = _end_orphans(children_record)
+        privileges, access = _rights(loaded)
+        notes = [*_end_orphans(children_record), *privileges.notes]
         layout = plan_layout(loaded.config)
         workers = workers_of(loaded.config)
         limits = _limits(loaded.config, layout, workers)
@@ -110,6 +116,8 @@ def prepare(config_path: Path) -> Assets:
             addresses,
             children_record,
             locks,
+            privileges,
+            access,
             _keep_version(loaded, warnings),
             None,
             [],
@@ -138,6 +146,34 @@ def _take_locks(undo: ExitStack) -> list[Lock]:
         undo.callback(lock.release)
         locks.append(lock)
     return locks
+
+
+def _rights(loaded: Loaded) -> tuple[Privileges, Access]:
+    """Whom the children become, and who may use the control socket."""
+    config = loaded.config
+    places = [state_dir(), *([Path(config.log.file)] if config.log.file else [])]
+    try:
+        privileges = decide(config.user, places, capabilities.held())
+        if privileges.user is not None:
+            _check_scripts(loaded, privileges.user)
+        users = {os.geteuid()} | ({privileges.user.uid} if privileges.user else set())
+        return privileges, access_of(config.control, frozenset(users))
+    except UserFault as fault:
+        problem = loaded.problem(("user",), fault.found, fault.expected)
+    except GroupFault as fault:
+        problem = loaded.problem(("control", fault.key), fault.found, fault.expected)
+    raise ConfigError([problem])
+
+
+def _check_scripts(loaded: Loaded, user: User) -> None:
+    """A script that health cannot run would take every server of its service down."""
+    problems = [
+        loaded.problem(("virtual_service", place, "health_check", "script"), found, "a program that it may execute")
+        for place, service in enumerate(loaded.config.virtual_services)
+        if service.health_check.script and (found := why_not_executable(Path(service.health_check.script), user))
+    ]
+    if problems:
+        raise ConfigError(problems)
 
 
 def _end_orphans(record: Path) -> list[str]:

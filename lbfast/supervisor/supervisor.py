@@ -15,6 +15,7 @@ from lbfast.supervisor.lock import AlreadyRunning
 from lbfast.supervisor.start import Assets, prepare
 
 OK, FAILED, BAD_CONFIG = 0, 1, 2
+_UMASK = 0o027  # whatever is written from here on is nobody else's to read
 
 
 def run(config_path: str | os.PathLike[str]) -> int:
@@ -36,6 +37,7 @@ def run(config_path: str | os.PathLike[str]) -> int:
 
 
 def _supervise(assets: Assets) -> int:
+    os.umask(_UMASK)
     for warning in assets.warnings:
         print(f"lbfast: {warning}", file=sys.stderr)
     set_process_name("lbfast")

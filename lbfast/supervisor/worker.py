@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import FrameType
 
@@ -38,6 +38,7 @@ class WorkerSetup:
     outboxes: dict[int, int]  # seat -> the sending end of its inbox
     pipes: int
     core: int | None  # to stay on
+    confine: Callable[[], None]  # give up every system call that serving clients does not need
 
 
 def run_worker(setup: WorkerSetup, channel: Channel) -> int:
@@ -70,6 +71,7 @@ def run_worker(setup: WorkerSetup, channel: Channel) -> int:
             doors.open((spec.address, spec.port), fd, spec.service)
     worker = _Worker(loop, channel, doors)
     signal.signal(signal.SIGTERM, worker.on_signal)
+    setup.confine()
     channel.send_now({"event": "ready", "pid": os.getpid()})
     worker.serve()
     loop.close()

@@ -180,7 +180,9 @@ def test_a_state_directory_that_cannot_be_written_refuses(lb: Lbfast, port: int,
 
 def test_the_log_follows(lb: Lbfast, port: int, echo: TcpServer) -> None:
     log = lb.directory / "records.log"
+    log.touch()
+    log.chmod(0o666)  # run by root, control is another user
     services = [virtual_service(port, [real_server("R1", echo.port)])]
     commit(lb, text_of(services, log={"target": "file", "file": str(log)}), reason="a log file")
     lb.call("weight", service="Symphony", real="R1", weight=3)
-    wait_for(lambda: log.exists() and "weight 3" in log.read_text(), what="the record in the new log")
+    wait_for(lambda: "weight 3" in log.read_text(), what="the record in the new log")
