@@ -285,6 +285,9 @@ cdef class Table:
     def set_admin(self, long real, uint8_t admin):
         cdef Real* r = self._real(real)
         r.drain_expired = 0
+        if admin == ADMIN_ONLINE and r.admin != ADMIN_ONLINE:
+            # It may have come up from its patching long before: to new clients it comes back only now.
+            atomic_store64(&r.up_since_ms, boot_ms())
         r.admin = admin
 
     def set_drain_expired(self, long real, bint expired):

@@ -17,6 +17,7 @@ from lbfast.control.catalog import RealInfo, ServiceInfo
 from lbfast.control.clients import Steps, entry_report, stick_of
 from lbfast.control.engine import Caller, Engine, persistence_table
 from lbfast.control.explain import Situation, explain
+from lbfast.control.refusal import refusal
 from lbfast.control.marks import PinMark
 from lbfast.control.protocol import ControlError
 from lbfast.control.times import moment
@@ -140,6 +141,7 @@ def explain_client(engine: Engine, service: str, client: str) -> Result:
     if entry is None:
         for _, record in clients.live_connections(engine, vs, str(address)):
             spread[engine.catalog.real_label(record["real"]) or "no server yet"] += 1
+    held = spread.total() if entry is None else entry["holds"]
     mask = mask_of(vs, address.version)
     situation = Situation(
         service=vs.label,
@@ -154,6 +156,7 @@ def explain_client(engine: Engine, service: str, client: str) -> Result:
         fallback=None if vs.fallback is None else _candidate(engine, vs.fallback, {}),
         connections=spread.total(),
         spread=tuple(spread.most_common()),
+        refusal=refusal(vs, str(address), engine.shared.table.service(vs.slot)["connections"], held),
     )
     return explain(situation if entry is None else _with_entry(engine, vs, situation, entry))
 

@@ -77,7 +77,8 @@ class RealServer(BaseModel):
     )
     slow_start: Duration = Field(
         default=written("0s"),
-        description="After coming up, the weight rises from nothing to its full value over this time. 0s = at once.",
+        description="After coming up again, or online after a drain or halt, the weight rises from nothing to its full "
+        "value over this time. 0s = at once.",
     )
 
 

@@ -22,6 +22,7 @@ from lbfast.model.addresses import is_wildcard
 from lbfast.model.service import VirtualService
 from lbfast.supervisor.faults import Fault
 from lbfast.supervisor.port_owner import family_of, find_owner
+from lbfast.supervisor.sources import find_source_faults
 
 _SILENT_S = 3  # a client that says nothing for so long is taken up all the same, when it next acknowledges
 _SO_ATTACH_FILTER, _BPF_RET = 26, 0x06
@@ -64,6 +65,7 @@ def open_listeners(
         for spec in specs
         if not any(_overlap(spec, other.spec) for other in ours) and (fault := _probe(spec, services[spec.label][0]))
     ]
+    faults += find_source_faults(services.values())
     opened: list[Listener] = []
     for spec in () if faults else specs:
         position, service = services[spec.label]
