@@ -47,9 +47,11 @@ FURTHER: dict[str, set[str]] = {
     "lbfast/health/*": {"_shm", "_table"},  # verdicts and probe results live in shared memory
     "lbfast/control/*": {"_shm", "_table", "_stick", "_counters", "_ring", "_conn", "health.results"},
     "lbfast/control/where_to.py": {"_sched"},  # the rendezvous hash, to say where a client would go
+    "lbfast/cli/passwords.py": {"web"},  # users and keys are set on the console while nothing runs, too
+    "lbfast/cli/demo_web.py": {"web"},  # shows the setup link
     "lbfast/cli/running.py": {"config", "supervisor"},  # `run` is the supervisor, `check` reads a file
     "lbfast/supervisor/*": {"_shm", "_table", "_stick", "_counters", "_ring", "_conn"},
-    "lbfast/supervisor/bodies.py": {"_repair"},  # repairs what a dead worker left
+    "lbfast/supervisor/bodies.py": {"_repair", "web"},  # repairs what a dead worker left; runs every child
     "lbfast/supervisor/worker.py": {"_splice"},  # the one process that runs the loop
 }
 # What a package may import beside the standard library; a package that is not named here may import anything.

@@ -23,6 +23,7 @@ from lbfast.config.steps import (
     ChangeLog,
     ChangeReal,
     ChangeService,
+    ChangeWeb,
     ChangeWorkers,
     CloseListener,
     MoveListener,
@@ -31,7 +32,7 @@ from lbfast.config.steps import (
     RemoveService,
     Step,
 )
-from lbfast.model.appliance import Config
+from lbfast.model.appliance import Config, WebSettings
 from lbfast.model.service import FALLBACK_LABEL, FallbackServer, RealServer, VirtualService
 
 MOST_SERVICES = 4_096
@@ -233,8 +234,17 @@ def _order(service: VirtualService) -> list[UUID]:
 def _changed_rest(running: Config, candidate: Config) -> Iterator[Step]:
     if keys := changed_keys(running.log, candidate.log):
         yield ChangeLog("", keys)
-    if keys := changed_keys(running, candidate, ("log", "virtual_services")):
+    if running.web != candidate.web:
+        yield ChangeWeb("", _web_keys(running.web, candidate.web))
+    if keys := changed_keys(running, candidate, ("log", "web", "virtual_services")):
         yield ChangeWorkers("", keys)
+
+
+def _web_keys(before: WebSettings | None, after: WebSettings | None) -> tuple[str, ...]:
+    """None when it is switched off."""
+    if after is None:
+        return ()
+    return changed_keys(before, after) if before else ("switched on",)
 
 
 def _services(config: Config) -> dict[UUID, VirtualService]:

@@ -136,6 +136,14 @@ class ChangeLog(Step):
 
 
 @dataclass(frozen=True)
+class ChangeWeb(Step):
+    keys: tuple[str, ...]
+
+    def words(self) -> str:
+        return f"change the web interface: {', '.join(self.keys)}" if self.keys else "switch the web interface off"
+
+
+@dataclass(frozen=True)
 class ChangeWorkers(Step):
     keys: tuple[str, ...]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import grp
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Final
 
@@ -60,6 +60,14 @@ class Access:
         if caller.uid == 0 or caller.uid in self.users or (self.group and self.group.gid in caller.gids):
             return Right.CHANGE
         return Right.LOOK if self.report and self.report.gid in caller.gids else Right.NOTHING
+
+    def for_whom(self, caller: Caller, by: str) -> Caller:
+        """The person for whom a process of lbfast's own asks; nobody else may ask in another's name."""
+        if not by:
+            return caller
+        if caller.uid != 0 and caller.uid not in self.users:
+            raise ControlError("forbidden", f"{caller.user} may not ask in the name of {by!r}")
+        return replace(caller, user=by)
 
     def check(self, caller: Caller, needed: Right, verb: str) -> None:
         """ControlError ``forbidden`` for a verb that the caller may not use."""

@@ -84,9 +84,7 @@ class ControlServer:
         finally:
             self._lookers -= is_looker
 
-    async def _answer_all(
-        self, caller: Caller, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
+    async def _answer_all(self, caller: Caller, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
             try:
                 async with asyncio.timeout(IDLE_S):
@@ -107,6 +105,7 @@ class ControlServer:
             request = protocol.decode_request(line)
             verb = find_verb(request.verb)
             self._access.check(caller, verb.needed, request.verb)
+            caller = self._access.for_whom(caller, request.by)
             if verb is VERBS["events"] and request.args.get("follow") is True:
                 await self._follow(verb, request.args, caller, reader, writer)
                 return

@@ -6,11 +6,15 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, Strict
 
+from lbfast.model.addresses import ListenAddress
 from lbfast.model.durations import PositiveDuration
-from lbfast.model.health_check import SETTINGS
+from lbfast.model.health_check import SETTINGS, Port
 from lbfast.model.service import VirtualService
 from lbfast.model.values import written
 from lbfast.model.words import FilePath, GroupName, UserName
+
+HTTPS_PORT = 9443
+HTTP_PORT = 9080
 
 LogTarget = Literal["stdout", "file", "syslog", "journald", "none"]
 
@@ -45,6 +49,34 @@ class ControlSettings(BaseModel):
     )
 
 
+class WebSettings(BaseModel):
+    """The web interface. Without this table there is none."""
+
+    model_config = SETTINGS
+
+    address: ListenAddress = Field(
+        default="0.0.0.0",
+        description='Address that browsers reach. "0.0.0.0" and "::" are every address of their family.',
+    )
+    port: Port | None = Field(default=None, description="Its port. Default: 9443 with TLS, 9080 without.")
+    tls: bool = Field(
+        default=True, description="HTTPS. false: plain HTTP, with passwords readable by whoever is on the way."
+    )
+    certificate: FilePath | None = Field(
+        default=None,
+        description="PEM file with the certificate and its chain. Default: the one uploaded in the web interface, else "
+        "a self-signed one that is made at the first start.",
+    )
+    key: FilePath | None = Field(
+        default=None, description="PEM file with the key of certificate. Default: it is in the same file."
+    )
+
+    @property
+    def port_number(self) -> int:
+        """The port that is listened on."""
+        return self.port or (HTTPS_PORT if self.tls else HTTP_PORT)
+
+
 class Config(BaseModel):
     """One configuration file."""
 
@@ -61,9 +93,12 @@ class Config(BaseModel):
     )
     control: ControlSettings = Field(default=ControlSettings(), description="Who may use the control socket.")
     log: LogSettings = Field(default=LogSettings(), description="Records of connections.")
+    web: WebSettings | None = Field(default=None, description="The web interface. Default: none.")
     virtual_services: Annotated[tuple[VirtualService, ...], Strict(False)] = Field(
+        default=(),
         alias="virtual_service",
-        description="What clients reach. A file without any is refused, unless it says `virtual_service = []`.",
+        description="What clients reach. A file without any is refused, unless it has a [web] table, where the first "
+        "can be made, or says `virtual_service = []`.",
     )
 
     def service(self, label: str) -> VirtualService | None:

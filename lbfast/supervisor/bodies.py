@@ -10,16 +10,17 @@ from lbfast.config.paths import state_dir
 from lbfast.supervisor.channel import Channel
 from lbfast.supervisor.children import Body, Child
 from lbfast.supervisor.listeners import close_listeners, sockets_of
-from lbfast.supervisor.ownership import give_log, give_state
+from lbfast.supervisor.ownership import give_folder, give_log, give_state
 from lbfast.supervisor.preload import import_late
 from lbfast.supervisor.seccomp import confine_worker, this_machine
 from lbfast.supervisor.start import Assets
 
 _WORKER = "worker "
+WEB = "web"
 
 
 class Bodies:
-    """The cast of one run: control, health, and the workers."""
+    """The cast of one run: control, health, the workers, and the web interface if it is configured."""
 
     def __init__(self, assets: Assets) -> None:
         self._assets = assets
@@ -28,7 +29,7 @@ class Bodies:
     @property
     def names(self) -> tuple[str, ...]:
         """Everybody who should run."""
-        return (*self.started_names, "health")
+        return (*self.started_names, "health", *([WEB] if self._assets.web else ()))
 
     @property
     def started_names(self) -> tuple[str, ...]:
@@ -56,6 +57,8 @@ class Bodies:
             return self._control
         if name == "health":
             return self._health
+        if name == WEB:
+            return self._web
         index = self.index(name)
         return lambda channel: self._worker(index, seat, channel)
 
@@ -108,6 +111,23 @@ class Bodies:
         assets.privileges.drop_health()
         return run_health(config, layout, assets.shared, channel)
 
+    def _web(self, channel: Channel) -> int:
+        from lbfast.web.process import run_web
+
+        assets = self._assets
+        door = assets.web.pop()  # so that it is not closed with what is others'
+        self._close_sockets()
+        web = assets.config.web
+        assert web is not None
+        import_late()
+        user = assets.privileges.user
+        if user is not None:
+            give_folder(state_dir() / "web", user.uid, user.gid)
+        assets.privileges.drop_web()
+        # It talks to control and to nobody else: what the workers share is not for a process that browsers reach.
+        assets.shared = None  # type: ignore[assignment]
+        return run_web(web, door.fd, channel)
+
     def _worker(self, place: int, seat: int, channel: Channel) -> int:
         from lbfast.supervisor.worker import WorkerSetup, run_worker
 
@@ -139,6 +159,7 @@ class Bodies:
                 if fd not in kept:
                     os.close(fd)
         close_listeners(assets.spare)
+        assets.close_web()
         for index, inbox in enumerate(assets.seats.inboxes):
             if index != seat:
                 os.close(inbox.receive)
@@ -150,4 +171,3 @@ def _confine_worker() -> None:
     machine = this_machine()
     if machine is not None:
         confine_worker(machine, os.getpid())
-

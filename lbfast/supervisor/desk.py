@@ -42,7 +42,7 @@ class Desk:
 
     def _restart(self, name: str, number: object, tries: int) -> None:
         places = self._places(name)
-        if name in ("control", "health"):
+        if name in ("control", "health", "web"):
             # Answered first: control itself may be the one that goes.
             self._answer(number, "")
             self._crew.replace(name)

@@ -18,7 +18,7 @@ from lbfast import __version__
 from lbfast.config.paths import control_socket
 from lbfast.supervisor import orphans
 from lbfast.supervisor.backoff import Backoff
-from lbfast.supervisor.bodies import Bodies
+from lbfast.supervisor.bodies import WEB, Bodies
 from lbfast.supervisor.channel import ChannelError, Message
 from lbfast.supervisor.children import Body, Child, describe_status, start_child
 from lbfast.supervisor.desk import Desk
@@ -148,7 +148,7 @@ class Supervisor:
             pass
         elif child.is_leaving:
             self._start(child.name)
-        elif self._state is State.STARTING and not child.ready:
+        elif self._state is State.STARTING and not child.ready and child.name != WEB:
             self._complain(f"{text} before it was ready")
             self._stop(1)
         else:
@@ -227,7 +227,7 @@ class Supervisor:
             self._hear_control(message, fds)
 
     def _check_ready(self) -> None:
-        ready = len(self._ranks.named) == len(self._bodies.names) and all(it.ready for it in self._ranks.named.values())
+        ready = all(self._is_ready(name) for name in self._bodies.names if name != WEB)
         if self._state is not State.STARTING or not ready:
             return
         self._state = State.RUNNING
@@ -312,6 +312,19 @@ class Supervisor:
     @property
     def places(self) -> range:
         return self._ranks.places
+
+    def replace_web(self) -> None:
+        """Start it, or have a successor take over what is configured now; clients' connections notice nothing."""
+        web = self._ranks.named.get(WEB)
+        if web is None:
+            self._start(WEB)
+            return
+        self.replace(WEB)
+        self._timers.at(time.monotonic() + LEAVE_WITHIN, lambda: self._kill_if_here(web))
+
+    def _kill_if_here(self, child: Child) -> None:
+        if self._ranks.named.get(child.name) is child:
+            child.kill(signal.SIGKILL)
 
     def later(self, seconds: float, action: Callable[[], None]) -> None:
         self._timers.at(time.monotonic() + seconds, action)

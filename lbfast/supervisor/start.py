@@ -39,6 +39,7 @@ from lbfast.supervisor.orphans import end_orphans, find_orphans
 from lbfast.supervisor.privileges import Privileges, User, UserFault, decide, why_not_executable
 from lbfast.supervisor.seats import Seats, make_counters
 from lbfast.supervisor.shared import Shared, create_shared
+from lbfast.supervisor.web_door import WebDoor, open_web_door
 
 
 @dataclass
@@ -58,12 +59,17 @@ class Assets:
     locks: list[Lock]
     privileges: Privileges
     access: Access
+    web: list[WebDoor] = field(default_factory=list)  # where the web interface listens: one, or none
     version: int = 0  # of the configuration, as the version store counts
     probed: Placed | None = None  # what health works on, when that is not what runs
     spare: list[Listener] = field(default_factory=list)  # open, but not (or no longer) any worker's
     notes: list[str] = field(default_factory=list)  # for the events
     warnings: list[str] = field(default_factory=list)  # for stderr
     owned: ExitStack = field(default_factory=ExitStack)
+
+    def close_web(self) -> None:
+        """Of the supervisor, or in a child for which it is not."""
+        _close_doors(self.web)
 
     def forget_locks(self) -> None:
         """In a child: the locks are the supervisor's, and must end with it."""
@@ -91,6 +97,9 @@ def prepare(config_path: Path) -> Assets:
         undo.callback(addresses.drop_all)
         listeners = _reach(loaded, loaded.config, layout, workers, addresses)
         undo.callback(close_listeners, listeners)
+        web = open_web_door(loaded.config.web, loaded.problem) if loaded.config.web else None
+        doors = [web] if web else []
+        undo.callback(_close_doors, doors)
         # Only now: a start that this machine refuses changes nothing, not even the kept identities.
         config, warnings = keep_ids(loaded.config, state_dir())
         shared = create_shared(config, layout, make_counters())
@@ -118,6 +127,7 @@ def prepare(config_path: Path) -> Assets:
             locks,
             privileges,
             access,
+            doors,
             _keep_version(loaded, warnings),
             None,
             [],
@@ -228,6 +238,11 @@ def _keep_version(loaded: Loaded, warnings: list[str]) -> int:
     if trouble:
         warnings.append(trouble)
     return number
+
+
+def _close_doors(doors: list[WebDoor]) -> None:
+    while doors:
+        doors.pop().close()
 
 
 def _notes(config: Config, limits: WorkerLimits, workers: int, addresses: ServiceAddresses) -> Sequence[str]:

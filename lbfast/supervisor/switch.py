@@ -44,6 +44,7 @@ from lbfast.supervisor.netlink import IPAddress
 from lbfast.supervisor.post import Post, in_parts
 from lbfast.supervisor.shared import make_sticks
 from lbfast.supervisor.start import Assets, workers_of
+from lbfast.supervisor.web_door import WebDoor, open_web_door
 
 EMPTY_WITHIN = 1.0  # for workers to accept what is queued on a listener that goes
 PROBE_WITHIN = 5.0  # for the first verdicts on new real servers
@@ -57,6 +58,7 @@ class Crew(Protocol):
     def workers(self) -> list[Child]: ...
     def control(self) -> Child | None: ...
     def replace_health(self) -> None: ...
+    def replace_web(self) -> None: ...
     def later(self, seconds: float, action: Callable[[], None]) -> None: ...
     def complain(self, text: str) -> None: ...
     def pin(self) -> None: ...
@@ -73,6 +75,7 @@ class _Opened:
     sticks: dict[int, StickTable]
     addresses: list[IPAddress]
     more: dict[Listener, list[int]]  # sockets that open listeners lack for the new number of workers
+    web: WebDoor | None = None  # a new place of the web interface
     is_probed: bool = False
 
 
@@ -106,6 +109,8 @@ class Switch:
 
     def forget(self) -> None:
         """In a new child: what is not in use yet, or no longer, is the supervisor's alone."""
+        if self._opened is not None and self._opened.web is not None:
+            self._opened.web.close()
         self._opened = self._going = None
 
     # --- control asks ---------------------------------------------------------
@@ -167,6 +172,12 @@ class Switch:
             assets.addresses.drop(raised)
             faults = sorted(error.faults, key=lambda fault: fault.service)
             raise ConfigError([loaded.problem(it.path, it.found, it.expected) for it in faults]) from None
+        try:
+            web = self._open_web(candidate)
+        except ConfigError:
+            close_listeners(listeners)
+            assets.addresses.drop(raised)
+            raise
         assets.spare += listeners
         more: dict[Listener, list[int]] = {}
         try:
@@ -181,7 +192,14 @@ class Switch:
             self._close(listeners)
             assets.addresses.drop(raised)
             raise
-        return _Opened(candidate, listeners, sticks, raised, more)
+        return _Opened(candidate, listeners, sticks, raised, more, web)
+
+    def _open_web(self, candidate: Candidate) -> WebDoor | None:
+        """Where the web interface is to move; None when it stays where it is, or goes."""
+        wanted, here = candidate.placed.config.web, self._assets.web
+        if wanted is None or (here and here[0].is_at(wanted)):
+            return None
+        return open_web_door(wanted, candidate.loaded.problem, here[0] if here else None)
 
     def _probe(self) -> None:
         """Let health judge the new real servers before any client can be sent to them."""
@@ -242,6 +260,8 @@ class Switch:
             self._crew.replace_health()
         self._close(opened.listeners)
         _close_fds(opened.more)
+        if opened.web is not None:
+            opened.web.close()
         for failure in assets.addresses.drop(opened.addresses):
             self._crew.complain(failure)
 
@@ -261,10 +281,13 @@ class Switch:
         going = self._plan_going(before, placed, cut)
         moved = self._take_over(opened, going)
         was_pinned = assets.config.pin_workers
+        is_web_changed = assets.config.web != placed.config.web
         assets.config, assets.layout, assets.version = placed.config, placed.layout, opened.candidate.version
         self._hand_out(opened, moved)
         if was_pinned != assets.config.pin_workers:
             self._crew.pin()
+        if is_web_changed:
+            self._move_web(opened.web)
         assets.probed = None  # health works on this configuration already
         self._going = going
         for listener in going.listeners:
@@ -309,6 +332,14 @@ class Switch:
         for slot in going.sticks:
             del assets.shared.sticks[slot]
         return moved
+
+    def _move_web(self, door: WebDoor | None) -> None:
+        assets = self._assets
+        if door is not None or assets.config.web is None:
+            assets.close_web()
+        if door is not None:
+            assets.web.append(door)
+        self._crew.replace_web()
 
     def _set_options(self, listener: Listener, service: Any) -> None:
         try:
