@@ -26,11 +26,18 @@ _READING = "lbfast.cli.reading"
 _CHANGING = "lbfast.cli.changing"
 _RUNNING = "lbfast.cli.running"
 _COMMITTING = "lbfast.cli.committing"
+_PASSWORDS = "lbfast.cli.passwords"
 
 VERBS: tuple[Verb, ...] = (
     Verb(("run",), f"{_RUNNING}:run", "Run the load balancer in the foreground.", (), (("--config", "file"),)),
     Verb(("check",), f"{_RUNNING}:check", "Check a configuration file and report every problem.", ("file",)),
-    Verb(("demo",), f"{_RUNNING}:demo", "Three HTTPS servers behind lbfast, to try it out.", (), (("--port", "text"),)),
+    Verb(
+        ("demo",),
+        f"{_RUNNING}:demo",
+        "Three HTTPS servers behind lbfast, to try it out.",
+        (),
+        (("--port", "text"), ("--web-port", "text")),
+    ),
     Verb(("overview",), f"{_READING}:overview", "All virtual services and their real servers.", (), (JSON,)),
     Verb(("drain",), f"{_CHANGING}:drain", "Send a real server no new clients.", ("service", "real"), (REASON, JSON)),
     Verb(
@@ -124,10 +131,29 @@ VERBS: tuple[Verb, ...] = (
         "Replace a process of lbfast by a new one; no connection is cut.",
         ("text", "text"),
     ),
+    Verb(
+        ("passwd",),
+        f"{_PASSWORDS}:passwd",
+        "Set a password of the web interface.",
+        ("text",),
+        (("--password-file", "file"), ("--setup", ""), ("--no-totp", "")),
+    ),
+    Verb(
+        ("apikey", "create"),
+        f"{_PASSWORDS}:create",
+        "Make an API key; it is shown once.",
+        (),
+        (("--role", "text"), ("--expires", "text"), ("--label", "text"), JSON),
+    ),
+    Verb(("apikey", "list"), f"{_PASSWORDS}:list_keys", "The API keys, without their secrets.", (), (JSON,)),
+    Verb(("apikey", "revoke"), f"{_PASSWORDS}:revoke", "End an API key at once.", ("text",)),
     Verb(("top",), "lbfast.cli.top:top", "A live screen of services, servers and events."),
     Verb(("version",), f"{_READING}:version", "The version of this program and of the running lbfast.", (), (JSON,)),
     Verb(("schema",), f"{_RUNNING}:schema", "The JSON schema of the configuration."),
     Verb(("completion",), "lbfast.cli.completion:completion", "Print a shell completion script.", ("shell",)),
 )
 
-GROUPS: dict[str, str] = {"persistence": "See and change which client belongs to which real server."}
+GROUPS: dict[str, str] = {
+    "persistence": "See and change which client belongs to which real server.",
+    "apikey": "Keys with which programs use the API.",
+}
