@@ -13,7 +13,17 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp
 
-from lbfast.web import pages_login, pages_overview
+from lbfast.web import (
+    pages_account,
+    pages_clients,
+    pages_health,
+    pages_history,
+    pages_login,
+    pages_logs,
+    pages_overview,
+    pages_reports,
+    pages_users,
+)
 from lbfast.web.auth import HOME, is_api, public, refuse
 from lbfast.web.guard import Bodies, Headers
 from lbfast.web.render import error_page
@@ -21,7 +31,17 @@ from lbfast.web.state import WebState
 from lbfast.web.static_files import static_routes
 
 # Each has ``routes(state) -> list[BaseRoute]``; the API's modules belong into this list too.
-PARTS: Final = (pages_login, pages_overview)
+PARTS: Final = (
+    pages_login,
+    pages_overview,
+    pages_clients,
+    pages_health,
+    pages_history,
+    pages_reports,
+    pages_logs,
+    pages_users,
+    pages_account,
+)
 
 
 def build_app(state: WebState) -> ASGIApp:

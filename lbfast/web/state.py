@@ -49,6 +49,7 @@ class WebState:
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     host: str = field(default_factory=socket.gethostname)
     notes: OrderedDict[str, list[tuple[str, str]]] = field(default_factory=OrderedDict)
+    offers: OrderedDict[str, str] = field(default_factory=OrderedDict)  # second factors not proven yet, by session
     live: Live | None = None
     certificate: Certificate | None = None  # None: no TLS
     reload_certificate: Callable[[], None] | None = None  # takes the one on disk into use

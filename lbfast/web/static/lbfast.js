@@ -207,3 +207,31 @@ if (table) {
   applyFilter();
 }
 if ($("[data-away]")) follow();
+
+// --- forms and the live tail ----------------------------------------------------------------------
+
+for (const select of $$("select[data-submit]")) select.addEventListener("change", () => select.form.requestSubmit());
+
+const tail = $("[data-tail]");
+if (tail) {
+  const source = new EventSource(tail.dataset.tail);
+  const pause = $("[data-pause]");
+  let isPaused = false, missed = 0;
+  pause.addEventListener("click", () => {
+    isPaused = !isPaused;
+    pause.setAttribute("aria-pressed", String(isPaused));
+    if (!isPaused && missed) location.reload();
+  });
+  source.addEventListener("line", (event) => {
+    if (isPaused) { missed += 1; $("[data-tail-state]").textContent = `${missed} more`; return; }
+    const line = JSON.parse(event.data), row = document.createElement("tr");
+    const cells = [line.at, line.event, line.where, line.text].map((value) => Object.assign(document.createElement("td"), { textContent: value }));
+    cells[0].className = "nowrap";
+    const tag = Object.assign(document.createElement("span"), { className: "tag " + line.tone, textContent: line.event });
+    cells[1].replaceChildren(tag);
+    row.append(...cells);
+    tail.prepend(row);
+    while (tail.children.length > 500) tail.lastElementChild.remove();
+  });
+  addEventListener("pagehide", () => source.close());
+}
