@@ -135,6 +135,8 @@ def explain_client(engine: Engine, service: str, client: str) -> Result:
     key = key_of(vs, address)
     stick = persistence_table(engine.shared, vs)
     entry = None if stick is None else stick.get(key)
+    if entry is not None and clients.is_expired(entry, vs.timeout_ms, engine.clock.now_ms()):
+        entry = None
     counts = {} if stick is None else stick.counts()
     spread: Counter[str] = Counter()
     if entry is None:

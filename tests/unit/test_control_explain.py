@@ -254,6 +254,22 @@ def test_verb_for_a_known_and_an_unknown_client(tmp_path: Path) -> None:
     json.dumps([unknown, known])
 
 
+def test_an_expired_entry_that_no_sweep_has_reached_counts_for_nothing(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    service = world.engine.catalog.service("Symphony")
+    entry = stick_entry(closed_ms=world.time.ms - service.timeout_ms)
+    world.shared.sticks[0] = EntryTable([entry])
+    assert world.call("explain", service="Symphony", client="10.1.2.3")["real"] == "Symphony Server 1"
+    assert world.call("persistence_show", service="Symphony")["count"] == 1
+    world.time.ms += 1
+    gone = world.call("explain", service="Symphony", client="10.1.2.3")
+    assert (gone["real"], gone["expires_in"]) == (None, None)
+    assert gone["lines"][0].endswith("it counts as a new client.")
+    assert world.call("persistence_show", service="Symphony")["entries"] == []
+    entry["pinned"] = True
+    assert world.call("explain", service="Symphony", client="10.1.2.3")["real"] == "Symphony Server 1"
+
+
 def test_verb_for_a_held_entry_and_without_persistence(tmp_path: Path) -> None:
     world = World(tmp_path)
     world.shared.sticks[0] = EntryTable([stick_entry(holds=2, previous=2, previous_reason=Reason.DOWN)])
