@@ -16,9 +16,9 @@ from lbfast.control.catalog import RealInfo, ServiceInfo
 from lbfast.control.clients import Steps, entry_report, stick_of
 from lbfast.control.engine import Caller, Engine, persistence_table
 from lbfast.control.explain import Situation, explain
-from lbfast.control.refusal import refusal
 from lbfast.control.marks import PinMark
 from lbfast.control.protocol import ControlError
+from lbfast.control.refusal import refusal
 from lbfast.control.times import moment
 from lbfast.control.where_to import Candidate
 from lbfast.model.state import Admin
