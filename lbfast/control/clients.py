@@ -44,6 +44,12 @@ def expires_in(entry: Entry, timeout_ms: int, now_ms: int) -> float | None:
     return round(max(0, idle_since + timeout_ms - now_ms) / 1000, 3)
 
 
+def is_expired(entry: Entry, timeout_ms: int, now_ms: int) -> bool:
+    """Whether workers take no notice of the entry any more: it stays in the table until a sweep comes by."""
+    free = not entry["holds"] and not entry["pinned"] and entry["state"] == "bound"
+    return free and now_ms - (entry["closed_ms"] or entry["since_ms"]) > timeout_ms
+
+
 def entry_report(engine: Engine, service: ServiceInfo, entry: Entry) -> Report:
     clock, catalog = engine.clock, engine.catalog
     moved = entry["previous"] >= 0
@@ -76,9 +82,12 @@ def persistence_show(engine: Engine, service: ServiceInfo, client: str | None, l
     entries = stick.entries() if client is None else _entries_in(stick, service, client)
     shown: list[Report] = []
     count = 0
+    now_ms = engine.clock.now_ms()
     for entry in _in_steps(entries):
         if entry is None:
             yield
+            continue
+        if is_expired(entry, service.timeout_ms, now_ms):
             continue
         count += 1
         if len(shown) < limit:

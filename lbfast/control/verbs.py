@@ -17,9 +17,9 @@ from lbfast.control.catalog import RealInfo, ServiceInfo
 from lbfast.control.clients import Steps, entry_report, stick_of
 from lbfast.control.engine import Caller, Engine, persistence_table
 from lbfast.control.explain import Situation, explain
-from lbfast.control.refusal import refusal
 from lbfast.control.marks import PinMark
 from lbfast.control.protocol import ControlError
+from lbfast.control.refusal import refusal
 from lbfast.control.times import moment
 from lbfast.control.where_to import Candidate
 from lbfast.model.state import Admin
@@ -136,6 +136,8 @@ def explain_client(engine: Engine, service: str, client: str) -> Result:
     key = key_of(vs, address)
     stick = persistence_table(engine.shared, vs)
     entry = None if stick is None else stick.get(key)
+    if entry is not None and clients.is_expired(entry, vs.timeout_ms, engine.clock.now_ms()):
+        entry = None
     counts = {} if stick is None else stick.counts()
     spread: Counter[str] = Counter()
     if entry is None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 
-from lbfast.config.errors import ConfigError
+from lbfast.config.errors import ConfigError, Problem
 from lbfast.config.id_file import keep_ids
 from lbfast.config.layout import Layout, plan_layout
 from lbfast.config.paths import (
@@ -111,7 +111,7 @@ def prepare(config_path: Path) -> Assets:
         undo.callback(seats.close)
         for place in range(workers):
             seats.take(place)
-        warnings = [f"warning: {doubt}" for doubt in loaded.warnings] + warnings
+        warnings = [f"warning: {doubt}" for doubt in (*loaded.warnings, *_log_doubts(loaded))] + warnings
         notes += _notes(config, limits, workers, addresses)
         return Assets(
             config_path,
@@ -229,6 +229,18 @@ def _publish(loaded: Loaded, shared: Shared, config: Config, layout: Layout) -> 
     except ValueError as error:
         problem = loaded.problem(("virtual_service",), str(error), "a configuration that fits the tables")
         raise ConfigError([problem]) from None
+
+
+def _log_doubts(loaded: Loaded) -> list[Problem]:
+    """A log that cannot be written is no reason to leave clients alone, but one to say so where starts are looked at."""
+    file = loaded.config.log.file
+    folder = None if file is None else Path(file).parent
+    if folder is None or (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+        return []
+    what = "cannot be written to" if folder.is_dir() else "does not exist"
+    return [
+        loaded.problem(("log", "file"), f'"{file}", but {folder} {what}', "a file in a folder that can be written to")
+    ]
 
 
 def _keep_version(loaded: Loaded, warnings: list[str]) -> int:

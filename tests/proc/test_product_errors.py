@@ -145,6 +145,21 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     assert "Traceback" not in err
 
 
+def test_a_log_that_cannot_be_written_is_told_at_start_and_clients_are_served(
+    server: TcpServer, tmp_path: Path
+) -> None:
+    port, file = free_port(), tmp_path / "none" / "lbfast.log"
+    config = {"log": {"target": "file", "file": str(file)}}
+    text = render_toml(config | {"virtual_service": [virtual_service(port, [real_server("one", server.port)])]})
+    with Lbfast(text, allow_stderr=True) as lb:
+        with connect(port) as client:
+            assert read_line(client) == b"one\n"
+        place = f"warning: {lb.config_path}:1: log . file: found "
+        assert place in lb.stderr, lb.stderr
+        assert f'"{file}", but {file.parent} does not exist, expected a file in a folder' in lb.stderr
+    assert not file.parent.exists()
+
+
 def test_a_port_in_use_names_who_has_it(tmp_path: Path) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))

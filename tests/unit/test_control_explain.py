@@ -142,7 +142,7 @@ def test_state_of_its_server(state: Effective, changes: dict[str, Any], words: s
         (Effective.DOWN, {}, False),
     ],
 )
-def test_a_client_that_cannot_return_is_not_told_if(state: Effective, changes: dict[str, Any], may_return: bool) -> None:
+def test_no_if_for_a_client_that_cannot_return(state: Effective, changes: dict[str, Any], may_return: bool) -> None:
     last = explain(situation({}, reals=(server("A", state=state), B), **changes))["lines"][-1]
     begin = "If A went down now, it would go" if may_return else "With its next connection it would go"
     assert last.startswith(begin + " to B"), last
@@ -187,7 +187,9 @@ def test_what_stands_against_the_next_connection_replaces_the_forecast(entry: di
         ({"client_max_connections": 2, "client_limit_report_only": True}, 9, 2, None),
     ],
 )
-def test_refusals(settings: dict[str, Any], connections: int, of_client: int, words: str | None, tmp_path: Path) -> None:
+def test_refusals(
+    settings: dict[str, Any], connections: int, of_client: int, words: str | None, tmp_path: Path
+) -> None:
     service = replace(World(tmp_path).engine.catalog.service("Symphony"), **settings)
     found = refusal(service, "10.1.2.3", connections, of_client)
     assert found is None if words is None else found is not None and words in found, found
@@ -252,6 +254,22 @@ def test_verb_for_a_known_and_an_unknown_client(tmp_path: Path) -> None:
     assert (known["real"], known["reason"], known["pinned"]) == ("Symphony Server 2", "pinned", True)
     assert any(line.startswith("The pin was set by root at 2026-03-01") for line in known["lines"])
     json.dumps([unknown, known])
+
+
+def test_an_expired_entry_that_no_sweep_has_reached_counts_for_nothing(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    service = world.engine.catalog.service("Symphony")
+    entry = stick_entry(closed_ms=world.time.ms - service.timeout_ms)
+    world.shared.sticks[0] = EntryTable([entry])
+    assert world.call("explain", service="Symphony", client="10.1.2.3")["real"] == "Symphony Server 1"
+    assert world.call("persistence_show", service="Symphony")["count"] == 1
+    world.time.ms += 1
+    gone = world.call("explain", service="Symphony", client="10.1.2.3")
+    assert (gone["real"], gone["expires_in"]) == (None, None)
+    assert gone["lines"][0].endswith("it counts as a new client.")
+    assert world.call("persistence_show", service="Symphony")["entries"] == []
+    entry["pinned"] = True
+    assert world.call("explain", service="Symphony", client="10.1.2.3")["real"] == "Symphony Server 1"
 
 
 def test_verb_for_a_held_entry_and_without_persistence(tmp_path: Path) -> None:
