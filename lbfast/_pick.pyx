@@ -17,7 +17,8 @@ from lbfast._stick cimport (
 )
 from lbfast._sys cimport atomic_load32, atomic_load64, atomic_store32, atomic_add32, c_write
 from lbfast._table cimport (
-    ADMIN_DRAIN, ADMIN_HALT, DRAIN_NEW_CHOICE, DRAIN_WHILE_CONNECTED, HEALTH_UP, Real, Service, list_count, list_first,
+    ADMIN_DRAIN, ADMIN_HALT, DRAIN_CUTS, DRAIN_NEW_CHOICE, DRAIN_WHILE_CONNECTED, HEALTH_UP, Real, Service, drain_part,
+    list_count, list_first,
 )
 from lbfast._worker cimport Worker, real_line, real_of, service_line, service_of
 
@@ -66,6 +67,8 @@ cdef int refusal(const Service* service, const Real* real, const StickEntry* ent
     if real.health != HEALTH_UP or (service.passive_fall and real.failures >= service.passive_fall):
         return REASON_DOWN
     if real.admin == ADMIN_DRAIN and not entry.flags & STICK_PINNED:
+        if drain_part(entry.key) < atomic_load32(&real.drain_share) & ~<uint32_t>DRAIN_CUTS:
+            return REASON_DRAINED
         if real.drain_expired or service.drain_policy == DRAIN_NEW_CHOICE:
             return REASON_DRAINED
         if service.drain_policy == DRAIN_WHILE_CONNECTED and entry.holds == 0:
@@ -266,6 +269,19 @@ cdef void pick_failed(Worker* w, Conn* c, int32_t error) noexcept nogil:
     if service_of(w, c).redispatch:
         mark_tried(w, c, c.real)
     unclaim(w, c)
+
+
+cdef bint pick_was_cut(Worker* w, const Conn* c) noexcept nogil:
+    cdef Real* real = real_of(w, c)
+    cdef uint32_t share = atomic_load32(&real.drain_share)
+    cdef uint8_t key[16]
+    if c.cut_seq != atomic_load32(&real.cut_seq):
+        return True
+    # A pinned client would come back at once, and be cut again and again: it is cut once, at the end.
+    if not share & DRAIN_CUTS or real.admin != ADMIN_DRAIN or c.reason == REASON_PINNED:
+        return False
+    mask_key(key, c, service_of(w, c))
+    return drain_part(key) < share & ~<uint32_t>DRAIN_CUTS
 
 
 cdef void pick_leave(Worker* w, Conn* c) noexcept nogil:

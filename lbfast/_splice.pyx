@@ -19,6 +19,7 @@ from lbfast._conn cimport (
 from lbfast._counters cimport Counters
 from lbfast._handover cimport LETTER_MAX, handover_turn
 from lbfast._link cimport is_waiting, link_failed, link_ready, link_relay, link_retry, link_schedule
+from lbfast._pick cimport pick_was_cut
 from lbfast._pipe cimport pool_close, pool_open
 from lbfast._ring cimport Ring
 from lbfast._stick cimport StickMap, StickTable, stick_release
@@ -202,7 +203,7 @@ cdef void run_cuts(Worker* w) noexcept nogil:
     w.cut_epoch = atomic_load32(&w.table.head.cut_epoch)
     for slot in range(w.slab.head.top):
         c = &w.slab.conns[slot]
-        if is_elsewhere(c) or c.real < 0 or c.cut_seq == atomic_load32(&real_of(w, c).cut_seq):
+        if is_elsewhere(c) or c.real < 0 or not pick_was_cut(w, c):
             continue
         conn_end(w, slot, c, ENDED_HALT if real_of(w, c).admin == ADMIN_HALT else ENDED_CUT, BY_LBFAST)
 

@@ -33,6 +33,13 @@ def mapped(str text not None):
     return key[:16]
 
 
+def part_of(str client not None):
+    """Which part of a staggered drain a client (as its service's mask leaves it) belongs to."""
+    cdef uint8_t key[16]
+    address_parse(client, key)
+    return drain_part(key)
+
+
 def unmapped(bytes packed not None):
     """Text of a 16-byte address."""
     if len(packed) != 16:
@@ -285,6 +292,7 @@ cdef class Table:
     def set_admin(self, long real, uint8_t admin):
         cdef Real* r = self._real(real)
         r.drain_expired = 0
+        atomic_store32(&r.drain_share, 0)
         if admin == ADMIN_ONLINE and r.admin != ADMIN_ONLINE:
             # It may have come up from its patching long before: to new clients it comes back only now.
             atomic_store64(&r.up_since_ms, boot_ms())
@@ -292,6 +300,14 @@ cdef class Table:
 
     def set_drain_expired(self, long real, bint expired):
         self._real(real).drain_expired = expired
+
+    def set_drain_share(self, long real, uint32_t share, bint cut):
+        """Clients of the first ``share`` parts are drained already; with ``cut`` their connections end, too."""
+        if share > DRAIN_PARTS:
+            raise ValueError(f"drain share {share}: expected 0 to {DRAIN_PARTS}")
+        atomic_store32(&self._real(real).drain_share, share | (DRAIN_CUTS if cut else 0))
+        if cut:
+            atomic_add32(&self.map.head.cut_epoch, 1)
 
     def cut(self, long real):
         """End, in every worker, the connections that this real server has now."""
@@ -343,6 +359,7 @@ cdef class Table:
             "max_connections": r.max_connections,
             "admin": r.admin,
             "drain_expired": bool(r.drain_expired),
+            "drain_share": atomic_load32(&r.drain_share) & ~<uint32_t>DRAIN_CUTS,
             "health": r.health,
             "health_since_ms": r.health_since_ms,
             "reason": self._reason(slot),

@@ -39,7 +39,20 @@ VERBS: tuple[Verb, ...] = (
         (("--port", "text"), ("--web-port", "text")),
     ),
     Verb(("overview",), f"{_READING}:overview", "All virtual services and their real servers.", (), (JSON,)),
-    Verb(("drain",), f"{_CHANGING}:drain", "Send a real server no new clients.", ("service", "real"), (REASON, JSON)),
+    Verb(
+        ("drain",),
+        "lbfast.cli.draining:drain",
+        "Send a real server no new clients; with --plan, only say what that would mean.",
+        ("service", "real"),
+        (("--plan", ""), ("--deadline", "text"), ("--cut", ""), ("--stagger", "text"), REASON, JSON),
+    ),
+    Verb(
+        ("wait",),
+        "lbfast.cli.draining:wait",
+        "Wait until nobody is on a drained real server.",
+        ("service", "real"),
+        (("--safe-to-patch", ""), ("--timeout", "text"), JSON),
+    ),
     Verb(
         ("halt",),
         f"{_CHANGING}:halt",

@@ -83,7 +83,7 @@ def persistence_show(engine: Engine, service: ServiceInfo, client: str | None, l
     shown: list[Report] = []
     count = 0
     now_ms = engine.clock.now_ms()
-    for entry in _in_steps(entries):
+    for entry in in_steps(entries):
         if entry is None:
             yield
             continue
@@ -98,7 +98,7 @@ def persistence_show(engine: Engine, service: ServiceInfo, client: str | None, l
     return {"entries": shown, "count": count, "capacity": stick.capacity}
 
 
-def _in_steps(items: Iterable[T | None]) -> Iterator[T | None]:
+def in_steps(items: Iterable[T | None]) -> Iterator[T | None]:
     """The items, with a None after every STEP looked at; None among the items counts as looked at and is dropped."""
     for number, item in enumerate(items, 1):
         if item is not None:
@@ -120,7 +120,7 @@ def _entries_in(stick: StickFace, service: ServiceInfo, client: str) -> Iterator
 def connections(engine: Engine, service: ServiceInfo, client: str | None) -> Steps:
     """The live connections of a service, of one client or of a network."""
     found: list[Report] = []
-    for item in _in_steps(live_connections(engine, service, client)):
+    for item in in_steps(live_connections(engine, service, client)):
         if item is None:
             yield
         else:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
-from lbfast.control import clients, commit_verbs, process_verbs, reports
+from lbfast._table import part_of
+from lbfast.control import clients, commit_verbs, drain_verbs, process_verbs, reports
 from lbfast.control.access import Right
 from lbfast.control.addresses import Network, covering, is_inside, key_of, mask_of, parse_address, parse_network
 from lbfast.control.admin import admin_note
@@ -17,7 +18,7 @@ from lbfast.control.catalog import RealInfo, ServiceInfo
 from lbfast.control.clients import Steps, entry_report, stick_of
 from lbfast.control.engine import Caller, Engine, persistence_table
 from lbfast.control.explain import Situation, explain
-from lbfast.control.marks import PinMark
+from lbfast.control.marks import LONGEST_DEADLINE, PinMark
 from lbfast.control.protocol import ControlError
 from lbfast.control.refusal import refusal
 from lbfast.control.times import moment
@@ -30,6 +31,7 @@ Later = Coroutine[Any, Any, Result]
 SHOW_LIMIT: Final = 1_000
 MOST_ENTRIES: Final = 100_000
 EVENTS_LIMIT: Final = 100
+LONGEST_STAGGER: Final = 86_400
 
 
 def overview(engine: Engine) -> Result:
@@ -47,10 +49,6 @@ def version(engine: Engine) -> Result:
 def health(engine: Engine, service: str, real: str) -> Result:
     vs = engine.catalog.service(service)
     return reports.health(engine, vs, vs.real(real))
-
-
-def drain(engine: Engine, caller: Caller, service: str, real: str, reason: str = "") -> Result:
-    return _set_admin(engine, caller, service, real, Admin.DRAIN, reason)
 
 
 def halt(engine: Engine, caller: Caller, service: str, real: str, reason: str = "") -> Result:
@@ -193,9 +191,15 @@ def _with_entry(engine: Engine, vs: ServiceInfo, situation: Situation, entry: An
         "expires_in": clients.expires_in(entry, vs.timeout_ms, clock.now_ms()),
         "connections": entry["holds"],
         "pinned_by": None if pin is None else f"{pin.by} at {moment(pin.at)}",
-        "drain_expired": entry["real"] in slots and engine.shared.table.real(entry["real"])["drain_expired"],
+        "drain_expired": entry["real"] in slots and _is_over(engine, entry),
     }
     return Situation(**{**situation.__dict__, **changes})
+
+
+def _is_over(engine: Engine, entry: Any) -> bool:
+    """Whether the drain deadline of a client's server has passed, for this client."""
+    state = engine.shared.table.real(entry["real"])
+    return state["drain_expired"] or part_of(entry["client"]) < state["drain_share"]
 
 
 @dataclass(frozen=True)
@@ -224,11 +228,18 @@ _TEXT = Arg("text", str, least=0, most=commit_verbs.MOST_TEXT)
 _FILE = Arg("file", str)
 _REMOVED = Arg("removed", str, required=False)
 _AGAINST = Arg("against", int, required=False)
+_DRAIN_END = (
+    Arg("deadline", int, False, 0, LONGEST_DEADLINE),  # seconds
+    Arg("cut", bool, False),
+    Arg("stagger", int, False, 0, LONGEST_STAGGER),
+)
 
 VERBS: Final[Mapping[str, Verb]] = MappingProxyType(
     {
         "overview": Verb(overview),
-        "drain": Verb(drain, (_SERVICE, _REAL, _REASON), is_act=True),
+        "drain": Verb(drain_verbs.drain, (_SERVICE, _REAL, _REASON, *_DRAIN_END), is_act=True),
+        "drain_plan": Verb(drain_verbs.drain_plan, (_SERVICE, _REAL, *_DRAIN_END)),
+        "occupancy": Verb(drain_verbs.occupancy, (_SERVICE, _REAL)),
         "halt": Verb(halt, (_SERVICE, _REAL, _REASON), is_act=True),
         "online": Verb(online, (_SERVICE, _REAL, _REASON), is_act=True),
         "weight": Verb(weight, (_SERVICE, _REAL, Arg("weight", int, most=256)), is_act=True),
