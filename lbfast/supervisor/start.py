@@ -232,7 +232,7 @@ def _publish(loaded: Loaded, shared: Shared, config: Config, layout: Layout) -> 
 
 
 def _log_doubts(loaded: Loaded) -> list[Problem]:
-    """A log that cannot be written is no reason to leave clients alone, but one to say so where starts are looked at."""
+    """A log that cannot be written: no reason to leave clients alone, but to say so where starts are looked at."""
     file = loaded.config.log.file
     folder = None if file is None else Path(file).parent
     if folder is None or (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
