@@ -9,10 +9,4 @@ from __future__ import annotations
 
 def import_late() -> None:
     """Codecs, tracebacks, dates and signals' helpers of the standard library."""
-    import _strptime
-    import encodings.ascii
-    import encodings.idna
-    import encodings.latin_1
-    import encodings.utf_8
-    import linecache
     import traceback  # noqa: F401 - all of these are only to be there

@@ -10,7 +10,7 @@ import os
 import pwd
 import resource
 import stat
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -89,7 +89,7 @@ class Privileges:
 def decide(
     configured: str | None,
     places: Sequence[Path],
-    held: Collection[int],
+    held: Set[int],
     find: Callable[[str], pwd.struct_passwd] = pwd.getpwnam,
 ) -> Privileges:
     """``places``: directories that control has to reach; UserFault when a user was asked for that cannot be had."""

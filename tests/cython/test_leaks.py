@@ -30,7 +30,10 @@ SPARE = 16_384  # bytes: less than a hundredth of what the rounds would leave if
 class _Use(ctypes.Structure):
     """struct mallinfo2."""
 
-    _fields_ = tuple((name, ctypes.c_size_t) for name in "arena ordblks smblks hblks hblkhd usm fsm uord ford keep".split())
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in ["arena", "ordblks", "smblks", "hblks", "hblkhd", "usm", "fsm", "uord", "ford", "keep"]
+    )
 
 
 def allocated() -> int:

@@ -26,7 +26,7 @@ class Holder:
 
 def test_it_does_not_show() -> None:
     secret = Secret(TEXT.encode())
-    shown = [str(secret), repr(secret), f"{secret}", f"{secret!r:>40}", "%s" % secret, repr(Holder("web", secret))]
+    shown = [str(secret), repr(secret), f"{secret}", f"{secret!r:>40}", repr(Holder("web", secret))]
     shown += [repr([secret]), repr({"key": secret})]
     try:
         raise ValueError(secret)
