@@ -117,7 +117,7 @@ cdef struct Real:
     uint32_t health_seq       # odd while reason is being written
     uint32_t health
     int64_t health_since_ms
-    int64_t up_since_ms       # slow start runs from here, written by health (up again) and control (online again); 0 = none
+    int64_t up_since_ms       # slow start runs from here; by health (up again), control (online again); 0 = none
     char reason[REASON_SIZE]
     uint8_t padding2[8]
     # -- 256: workers, atomic
