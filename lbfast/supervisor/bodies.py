@@ -144,7 +144,7 @@ class Bodies:
             outboxes={other: inbox.send for other, inbox in enumerate(inboxes)},
             pipes=assets.limits.pipes,
             core=self.core(place),
-            confine=_confine_worker,
+            confine=lambda: confine_worker(this_machine(), os.getpid()),
         )
         import_late()
         assets.privileges.drop_worker()
@@ -165,9 +165,3 @@ class Bodies:
                 os.close(inbox.receive)
             if seat < 0:
                 os.close(inbox.send)
-
-
-def _confine_worker() -> None:
-    machine = this_machine()
-    if machine is not None:
-        confine_worker(machine, os.getpid())
