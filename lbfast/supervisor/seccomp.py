@@ -89,12 +89,9 @@ class _Program(ctypes.Structure):
 def worker_rules(numbers: Mapping[str, int], pid: int) -> Rules:
     """What a worker of that pid may call."""
     no_code = (Check(2, (0,), _PROT_EXEC),)
+    families, protocols = (socket.AF_INET, socket.AF_INET6), (0, socket.IPPROTO_TCP)
     checked = {
-        "socket": (
-            Check(0, (socket.AF_INET, socket.AF_INET6)),
-            Check(1, (socket.SOCK_STREAM,), _TYPE_MASK),
-            Check(2, (0, socket.IPPROTO_TCP)),
-        ),
+        "socket": (Check(0, families), Check(1, (socket.SOCK_STREAM,), _TYPE_MASK), Check(2, protocols)),
         "mmap": no_code,
         "mprotect": no_code,
         "fcntl": (Check(1, _FCNTL),),
