@@ -53,7 +53,7 @@ class Access:
 
     @property
     def mode(self) -> int:
-        """Of the socket file, which has one group: with a second one all may connect, and then say who they are."""
+        """Of the socket file, which has one group: where there are two all may connect, and are judged then."""
         return 0o660 if self.report is None else 0o666
 
     def right_of(self, caller: Caller) -> Right:

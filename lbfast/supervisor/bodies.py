@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lbfast import _repair
 from lbfast.config.paths import state_dir
+from lbfast.config.schema import json_schema
 from lbfast.supervisor.channel import Channel
 from lbfast.supervisor.children import Body, Child
 from lbfast.supervisor.listeners import close_listeners, sockets_of
@@ -92,6 +93,7 @@ class Bodies:
     def _confine_control(self) -> None:
         privileges, log = self._assets.privileges, self._assets.config.log
         import_late()
+        json_schema()  # for the errors of a commit: what makes it is imported when it is first asked for
         if privileges.user is not None and not privileges.keeps_control:
             give_state(state_dir(), privileges.user)
             if log.file is not None:
@@ -144,7 +146,7 @@ class Bodies:
             outboxes={other: inbox.send for other, inbox in enumerate(inboxes)},
             pipes=assets.limits.pipes,
             core=self.core(place),
-            confine=_confine_worker,
+            confine=lambda: confine_worker(this_machine(), os.getpid()),
         )
         import_late()
         assets.privileges.drop_worker()
@@ -165,9 +167,3 @@ class Bodies:
                 os.close(inbox.receive)
             if seat < 0:
                 os.close(inbox.send)
-
-
-def _confine_worker() -> None:
-    machine = this_machine()
-    if machine is not None:
-        confine_worker(machine, os.getpid())

@@ -213,6 +213,8 @@ class Supervisor:
         event = message.get("event")
         if event == self._bodies.ready_event(child.name):
             child.ready = True
+            if child.index == 0 and "note" in message:
+                self._complain(str(message["note"]))
             if child.name == "control":
                 self._flush_events()
             elif child.name == "health" and not child.is_leaving:

@@ -6,7 +6,16 @@ and a worker opens no file at all: what was not imported before would be missing
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import Final
+
+LATE: Final = (
+    *("encodings.ascii", "encodings.idna", "encodings.latin_1", "encodings.utf_8", "encodings.utf_8_sig"),
+    *("_strptime", "difflib", "linecache", "subprocess", "traceback", "zlib"),
+)
+
 
 def import_late() -> None:
-    """Codecs, tracebacks, dates and signals' helpers of the standard library."""
-    import traceback  # noqa: F401 - all of these are only to be there
+    """To be called by a child with everything it runs imported, before it gives up its rights."""
+    for name in LATE:
+        import_module(name)

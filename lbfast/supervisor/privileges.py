@@ -95,7 +95,7 @@ def decide(
     """``places``: directories that control has to reach; UserFault when a user was asked for that cannot be had."""
     own = os.geteuid()
     is_privileged = bool(held) or own == 0
-    if not held >= _TO_BECOME:
+    if not _TO_BECOME.issubset(held):
         return Privileges(None, is_privileged, notes=_stay(configured, own, find))
     name = configured or (DEFAULT_USER if _exists(DEFAULT_USER, find) else NOBODY)
     try:

@@ -18,9 +18,10 @@ from types import MappingProxyType
 from typing import Final
 
 from lbfast.supervisor.bpf import Check, Rules, assemble
-from lbfast.supervisor.capabilities import forbid_new_privileges
+from lbfast.supervisor.capabilities import forbid_new_privileges, prctl
 
 _SET_MODE_FILTER = 1
+_PR_SET_SECCOMP, _MODE_FILTER = 22, 2
 _SPEC_ALLOW = 4  # no code of strangers runs here: do not slow every branch down against it (kernels before 5.16)
 _EPERM: Final = errno.EPERM
 
@@ -88,12 +89,9 @@ class _Program(ctypes.Structure):
 def worker_rules(numbers: Mapping[str, int], pid: int) -> Rules:
     """What a worker of that pid may call."""
     no_code = (Check(2, (0,), _PROT_EXEC),)
+    families, protocols = (socket.AF_INET, socket.AF_INET6), (0, socket.IPPROTO_TCP)
     checked = {
-        "socket": (
-            Check(0, (socket.AF_INET, socket.AF_INET6)),
-            Check(1, (socket.SOCK_STREAM,), _TYPE_MASK),
-            Check(2, (0, socket.IPPROTO_TCP)),
-        ),
+        "socket": (Check(0, families), Check(1, (socket.SOCK_STREAM,), _TYPE_MASK), Check(2, protocols)),
         "mmap": no_code,
         "mprotect": no_code,
         "fcntl": (Check(1, _FCNTL),),
@@ -113,13 +111,26 @@ def this_machine() -> Machine | None:
     return MACHINES.get(platform.machine())
 
 
-def confine_worker(machine: Machine, pid: int) -> None:
-    """From now on, and for good, this process makes no other calls; OSError when the kernel takes no filter."""
+def confine_worker(machine: Machine | None, pid: int) -> str | None:
+    """From now on, and for good, this process makes no other calls.
+
+    Where there can be no filter, what an operator has to know: clients are served all the same, and that is said.
+    """
+    if machine is None:
+        return f"workers have no system call filter: none is written for {platform.machine()}"
     steps = assemble(machine.arch, worker_rules(machine.numbers, pid), _EPERM)
     forbid_new_privileges()
-    program = _Program(len(steps) // 8, steps)
+    try:
+        _attach(machine, _Program(len(steps) // 8, steps))
+    except OSError as error:
+        hint = "under systemd, SystemCallFilter= has to allow seccomp"
+        return f"workers have no system call filter: the kernel refuses it ({error.strerror}); {hint}"
+    return None
+
+
+def _attach(machine: Machine, program: _Program) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     words = (ctypes.c_long(_SET_MODE_FILTER), ctypes.c_long(_SPEC_ALLOW), ctypes.byref(program))
     if libc.syscall(ctypes.c_long(machine.seccomp), *words) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, "the kernel takes no system call filter")
+        # The older way to say it, for kernels and containers that do not have this call; it knows no flags.
+        prctl(_PR_SET_SECCOMP, _MODE_FILTER, ctypes.addressof(program))

@@ -38,7 +38,7 @@ class WorkerSetup:
     outboxes: dict[int, int]  # seat -> the sending end of its inbox
     pipes: int
     core: int | None  # to stay on
-    confine: Callable[[], None]  # give up every system call that serving clients does not need
+    confine: Callable[[], str | None]  # give up every system call that serving clients does not need; why not, if so
 
 
 def run_worker(setup: WorkerSetup, channel: Channel) -> int:
@@ -71,8 +71,8 @@ def run_worker(setup: WorkerSetup, channel: Channel) -> int:
             doors.open((spec.address, spec.port), fd, spec.service)
     worker = _Worker(loop, channel, doors)
     signal.signal(signal.SIGTERM, worker.on_signal)
-    setup.confine()
-    channel.send_now({"event": "ready", "pid": os.getpid()})
+    note = setup.confine()
+    channel.send_now({"event": "ready", "pid": os.getpid()} | ({"note": note} if note else {}))
     worker.serve()
     loop.close()
     return 0

@@ -6,7 +6,9 @@ written there, too, as crash-...: put it into the target's corpus together with 
 
 from __future__ import annotations
 
+import io
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[2]
@@ -16,7 +18,9 @@ LONGEST = 65_536
 def main(name: str, seconds: str) -> None:
     import atheris
 
-    with atheris.instrument_imports(include=["lbfast", "h11"]):
+    # It names every module that it instruments.
+    quiet = io.StringIO()
+    with redirect_stderr(quiet), redirect_stdout(quiet), atheris.instrument_imports(include=["lbfast", "h11"]):
         from fuzz_targets import TARGETS
     target = TARGETS[name]
     found = TOP / "build" / "fuzz" / name

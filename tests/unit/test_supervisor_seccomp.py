@@ -6,10 +6,12 @@ Each test runs in a child of its own, because a filter stays for good.
 from __future__ import annotations
 
 import ctypes
+import errno
 import faulthandler
 import gc
 import mmap
 import os
+import platform
 import resource
 import signal
 import socket
@@ -24,11 +26,12 @@ import pytest
 
 from lbfast._stick import StickTable
 from lbfast.supervisor import capabilities
-from lbfast.supervisor.capabilities import Capability
+from lbfast.supervisor.bpf import Check, Rules, assemble
+from lbfast.supervisor.capabilities import Capability, forbid_new_privileges
 from lbfast.supervisor.channel import Channel
 from lbfast.supervisor.preload import import_late
 from lbfast.supervisor.privileges import Privileges, User
-from lbfast.supervisor.seccomp import confine_worker, this_machine
+from lbfast.supervisor.seccomp import _attach, _Program, confine_worker, this_machine
 
 machine = this_machine()
 pytestmark = pytest.mark.skipif(machine is None, reason="no table of system calls for this architecture")
@@ -56,7 +59,7 @@ def confined(work: Callable[[], object]) -> int:
     def run() -> None:
         import_late()
         assert machine is not None
-        confine_worker(machine, os.getpid())
+        assert confine_worker(machine, os.getpid()) is None
         work()
 
     return in_child(run)
@@ -171,6 +174,37 @@ def test_a_table_that_comes_through_the_channel_is_attached() -> None:
     assert table.get("192.0.2.1") is not None
     ours.close()
     theirs.close()
+
+
+PRCTL = {"x86_64": 157, "aarch64": 167}
+
+
+@pytest.mark.parametrize("way", ["seccomp and prctl", "seccomp"])
+def test_where_no_filter_may_be_set_it_is_said(way: str) -> None:
+    """As in a container, or under a unit, that refuses the call; the older prctl is tried, too."""
+    assert machine is not None
+    prctl = PRCTL[platform.machine()]
+    allowed = set(range(600)) - {machine.seccomp, prctl}
+    options = (Check(0, (38,) if way == "seccomp and prctl" else (22, 38)),)
+    steps = assemble(machine.arch, Rules(allowed, {prctl: options}), errno.EPERM)
+
+    def work() -> None:
+        forbid_new_privileges()
+        _attach(machine, _Program(len(steps) // 8, steps))
+        said = confine_worker(machine, os.getpid())
+        if way == "seccomp":
+            assert said is None
+            with pytest.raises(PermissionError):
+                os.fork()
+        else:
+            assert str(said).startswith("workers have no system call filter: the kernel refuses it (prctl: Operation")
+            assert "SystemCallFilter= has to allow seccomp" in str(said)
+
+    assert in_child(work) == 0
+
+
+def test_another_architecture_is_said() -> None:
+    assert "none is written for" in str(confine_worker(None, os.getpid()))
 
 
 def test_an_abort_is_an_abort() -> None:
