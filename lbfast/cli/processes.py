@@ -1,4 +1,4 @@
-"""The verbs about lbfast's own processes: restart."""
+"""The verbs about lbfast's own processes: restart, upgrade."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from lbfast.cli import out, talk
+from lbfast.cli.clean import clean, plural
 from lbfast.cli.errors import OK, BadUsage
+from lbfast.cli.options import Json
+from lbfast.model.durations import parse_duration
 
 RESTART_S = 130.0
+UPGRADE_S = 200.0
 
 
 def restart(
@@ -22,5 +26,33 @@ def restart(
         raise BadUsage("restart takes `worker N`, `workers` (all of them), `control` or `health`")
     name = process if number is None else f"{process} {number}"
     talk.ask("restart", RESTART_S, process=name)
-    out.line(f"{name}: replaced" if name not in ("control", "health") else f"{name}: is being replaced")
+    out.line(f"{name}: replaced")
     return OK
+
+
+def upgrade(
+    *,
+    within: Annotated[
+        str, Parameter(name="--within", help="The new program must prove itself in this time, e.g. 30s.")
+    ] = "30s",
+    json: Json = False,
+) -> int:
+    """Run the newly installed program in place of the one that runs; if it does not work, the old one goes on."""
+    seconds = _seconds(within)
+    result = talk.ask("upgrade", seconds + UPGRADE_S, within=seconds)
+    if json:
+        out.print_json(result)
+        return OK
+    workers = plural(int(result["workers"]), "worker")
+    out.line(f"lbfast {clean(result['version'])} runs (before: {clean(result['before'])}), {workers} replaced")
+    return OK
+
+
+def _seconds(text: str) -> int:
+    try:
+        seconds = parse_duration(text) // 1_000
+    except ValueError:
+        seconds = 0
+    if not 1 <= seconds <= 600:
+        raise BadUsage(f"--within takes a time from 1s to 10m, such as 30s, got {clean(text)}")
+    return seconds

@@ -145,6 +145,13 @@ VERBS: tuple[Verb, ...] = (
         ("text", "text"),
     ),
     Verb(
+        ("upgrade",),
+        "lbfast.cli.processes:upgrade",
+        "Run the newly installed program, with every connection kept.",
+        (),
+        (("--within", "text"), JSON),
+    ),
+    Verb(
         ("passwd",),
         f"{_PASSWORDS}:passwd",
         "Set a password of the web interface.",

@@ -25,7 +25,7 @@ class SupervisorLine:
         self._attach = attach
         self._answer: asyncio.Future[Mapping[str, Any]] | None = None
         self._sticks: dict[int, Any] = {}
-        self._done: dict[int, asyncio.Future[str]] = {}  # requests that are not commits, by number
+        self._done: dict[int, asyncio.Future[Mapping[str, Any]]] = {}  # requests that are not commits, by number
         self._number = 0
         self.is_gone = False
 
@@ -49,8 +49,8 @@ class SupervisorLine:
         async with asyncio.timeout(ACTIVATE_S):
             await answer
 
-    async def request(self, message: Mapping[str, object], timeout: float) -> str:
-        """Something that is no commit; empty when it was done, else why not."""
+    async def request(self, message: Mapping[str, object], timeout: float) -> Mapping[str, Any]:
+        """Something that is no commit: ``failure`` is empty when it was done, else why not; perhaps a ``result``."""
         if self.is_gone:
             raise _gone()
         self._number += 1
@@ -59,8 +59,8 @@ class SupervisorLine:
         try:
             self._channel.send({**message, "number": number})
             async with asyncio.timeout(timeout):
-                failure: str = await done
-                return failure
+                answer: Mapping[str, Any] = await done
+                return answer
         except TimeoutError:
             raise ControlError("internal", f"the supervisor did not answer within {timeout:g} s") from None
         except OSError as error:
@@ -81,7 +81,7 @@ class SupervisorLine:
         if event == "done":
             done = self._done.get(message.get("number", 0))
             if done is not None and not done.done():
-                done.set_result(str(message.get("failure", "")))
+                done.set_result(message)
             return True
         if event not in ("opened", "refused", "probed", "activated"):
             return False

@@ -60,8 +60,13 @@ def run_control(
     version: int = 0,
     access: Access | None = None,
     confine: Callable[[], None] | None = None,
+    *,
+    beside: bool = False,
 ) -> int:
     """The whole life of the control process; its exit status.
+
+    ``beside``: a predecessor still runs.  Its socket's name is taken over at once; rings are drained and
+    tables swept only from ``{"do": "begin"}`` on.
 
     Called in the forked child.  Ends on ``{"do": "stop"}`` or SIGTERM; goes on
     serving when the supervisor is gone.  ``confine`` gives up this process's rights, once it has its socket;
@@ -70,11 +75,12 @@ def run_control(
     try:
         access = access or Access(frozenset({os.geteuid()}))
         file = SocketFile(protocol.socket_path(), access.mode, access.group.gid if access.group else -1)
-        file.open()
+        file.open(take_over=beside)
         if confine is not None:
             confine()
         server = (file, access)
-        return asyncio.run(ControlProcess(config_path, config, layout, shared, channel, version, server).run())
+        process = ControlProcess(config_path, config, layout, shared, channel, version, server, beside)
+        return asyncio.run(process.run())
     except (OSError, ValueError) as error:
         print(f"lbfast control: cannot start: {error}", file=sys.stderr, flush=True)
         return EXIT_USAGE
@@ -92,8 +98,10 @@ class ControlProcess:
         channel: ChannelFace,
         version: int,
         server: tuple[SocketFile, Access],
+        beside: bool = False,
     ) -> None:
         self._file, self._access = server
+        self._beside = beside
         self._channel = channel
         self._shared = shared
         self._config = config
@@ -144,15 +152,18 @@ class ControlProcess:
     async def _serve(self, loop: asyncio.AbstractEventLoop, stopping: asyncio.Event, log: LogWriter) -> None:
         server = ControlServer(self._engine, self._file, self._access)
         await server.start()
+        self._begun = asyncio.Event()
+        if not self._beside:
+            self._begun.set()
         drain = RingDrain(self._shared.rings, lambda: self._engine.catalog, self._engine.events)
         self._limits = limits = ClientLimits(self._engine, reported_limits(self._config))
         loop.add_signal_handler(signal.SIGTERM, stopping.set)
         loop.add_signal_handler(signal.SIGHUP, log.reopen)
         loop.add_reader(self._channel.fileno(), self._hear, loop, stopping)
         tasks = [
-            asyncio.create_task(_every(DRAIN_S, lambda: drain.turn(self._clock.now_iso()), self._report_bug)),
-            asyncio.create_task(_every(SWEEP_S, lambda: sweep_once(self._engine), self._report_bug)),
-            asyncio.create_task(_every(SWEEP_S, limits.turn, self._report_bug)),
+            asyncio.create_task(self._every(DRAIN_S, lambda: drain.turn(self._clock.now_iso()))),
+            asyncio.create_task(self._every(SWEEP_S, lambda: sweep_once(self._engine))),
+            asyncio.create_task(self._every(SWEEP_S, limits.turn)),
         ]
         try:
             self._commits.start()
@@ -166,7 +177,12 @@ class ControlProcess:
             await self._commits.stop()
             await server.stop()
             self._engine.book.close()
-            drain.turn(self._clock.now_iso())  # the last records of the workers
+            if self._begun.is_set():
+                drain.turn(self._clock.now_iso())  # the last records of the workers
+
+    async def _every(self, seconds: float, work: Callable[[], object]) -> None:
+        await self._begun.wait()
+        await _every(seconds, work, self._report_bug)
 
     def _tell_ready(self) -> None:
         try:
@@ -195,6 +211,8 @@ class ControlProcess:
             self._meet(fds)
         elif message.get("do") == "stop":
             stopping.set()
+        elif message.get("do") == "begin":
+            self._begun.set()
         elif message.get("do") == "commit":
             self._tasks = [task for task in self._tasks if not task.done()]
             self._tasks.append(loop.create_task(self._commit_file(*fds)))

@@ -31,10 +31,11 @@ class SocketFile:
         self._sock: socket.socket | None = None
         self._inode: tuple[int, int] | None = None
 
-    def open(self) -> socket.socket:
+    def open(self, *, take_over: bool = False) -> socket.socket:
         """The listening, non-blocking socket, made at the first call.
 
         ValueError when the name is too long or taken by a living one.
+        ``take_over``: take the name from whoever has it; who is connected there stays so.
         """
         if self._sock is not None:
             return self._sock
@@ -43,7 +44,7 @@ class SocketFile:
         directory = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(directory, fcntl.LOCK_EX)  # two that start at once look and rename one after the other
-            if is_answered(path):
+            if not take_over and is_answered(path):
                 raise ValueError(
                     f"{path}: another lbfast answers there; stop it, or set LBFAST_RUNTIME_DIR to another directory"
                 )

@@ -264,6 +264,7 @@ VERBS: Final[Mapping[str, Verb]] = MappingProxyType(
         "confirm": Verb(commit_verbs.confirm, is_act=True),
         "revert": Verb(commit_verbs.revert, (Arg("version", int, False, 1), _REASON), is_act=True),
         "restart": Verb(process_verbs.restart, (Arg("process", str, most=32),), is_act=True),
+        "upgrade": Verb(process_verbs.upgrade, (Arg("within", int, False, 1, 600),), is_act=True),
         "history": Verb(commit_verbs.history),
         "diff": Verb(commit_verbs.diff, (Arg("before", int, False, 1), Arg("after", int, False, 1))),
     }

@@ -75,6 +75,16 @@ class ServiceAddresses:
                 raise
         self.announce()
 
+    def adopt(self) -> None:
+        """Those of the record that are up are ours: the supervisor before us raised them."""
+        if not self._record.exists():
+            return
+        with Netlink() as netlink:
+            links, here = netlink.links(), netlink.addresses()
+        left_over = self._left_over(links, here)
+        by_index = {link.index: link for link in links}
+        self._raised = [Placement(by_index[one.link], one.address, 0) for one in left_over.values()]
+
     def raise_more(self, wanted: Iterable[WantedAddress]) -> list[IPAddress]:
         """Raise what is not here yet beside the others; AddressFaults, and then nothing more is raised."""
         with Netlink() as netlink:

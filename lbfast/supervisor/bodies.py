@@ -37,6 +37,16 @@ class Bodies:
         """Those that are ready within seconds, whatever is configured."""
         return (*(self.worker_name(place) for place in range(self._assets.workers)), "control")
 
+    @property
+    def trial_names(self) -> tuple[str, ...]:
+        """What a new program proves itself with: nobody who would listen where the old one does."""
+        return (self.worker_name(0), "control", "health")
+
+    @property
+    def replaced_names(self) -> tuple[str, ...]:
+        """What an upgrade replaces beside the workers and control."""
+        return tuple(name for name in self.names if self.index(name) < 0 and name != "control")
+
     def worker_name(self, place: int) -> str:
         return f"{_WORKER}{place}"
 
@@ -52,10 +62,10 @@ class Bodies:
         """The message by which this child says that it is ready."""
         return "verdicts" if name == "health" else "ready"
 
-    def body(self, name: str, seat: int) -> Body:
-        """What a new child of this name runs; a worker on this seat."""
+    def body(self, name: str, seat: int, *, beside: bool = False) -> Body:
+        """What a new child of this name runs; a worker on this seat, control perhaps ``beside`` its predecessor."""
         if name == "control":
-            return self._control
+            return lambda channel: self._control(channel, beside)
         if name == "health":
             return self._health
         if name == WEB:
@@ -80,7 +90,7 @@ class Bodies:
             shared.sticks,
         )
 
-    def _control(self, channel: Channel) -> int:
+    def _control(self, channel: Channel, beside: bool) -> int:
         # Imported here, in the child: what it needs is no burden to the supervisor and the workers.
         from lbfast.control.process import run_control
 
@@ -88,7 +98,7 @@ class Bodies:
         self._close_sockets()
         version = assets.version
         arguments = (assets.config_path, assets.config, assets.layout, assets.shared, channel, version)
-        return run_control(*arguments, assets.access, self._confine_control) or 0
+        return run_control(*arguments, assets.access, self._confine_control, beside=beside) or 0
 
     def _confine_control(self) -> None:
         privileges, log = self._assets.privileges, self._assets.config.log

@@ -44,7 +44,10 @@ class Child:
 
     def reap(self) -> int:
         """Collect its wait status; to be called once, when the pidfd is readable or after SIGKILL."""
-        _, status = os.waitpid(self.pid, 0)
+        try:
+            _, status = os.waitpid(self.pid, 0)
+        except ChildProcessError:
+            status = 0  # another supervisor's child, adopted: nobody can say how it ended
         os.close(self.pidfd)
         self.channel.close()
         return status

@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 import traceback
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from pathlib import Path
@@ -22,13 +22,19 @@ from lbfast.supervisor.bodies import WEB, Bodies
 from lbfast.supervisor.channel import ChannelError, Message
 from lbfast.supervisor.children import Body, Child, describe_status, start_child
 from lbfast.supervisor.desk import Desk
+from lbfast.supervisor.estate import Estate, Heritage, describe
+from lbfast.supervisor.inherit import Inherit
 from lbfast.supervisor.listeners import close_listeners
+from lbfast.supervisor.news import News
 from lbfast.supervisor.post import Post
 from lbfast.supervisor.ranks import Ranks
+from lbfast.supervisor.reexec import execute
 from lbfast.supervisor.relief import Done, Relief
 from lbfast.supervisor.start import Assets
+from lbfast.supervisor.succession import Succession
 from lbfast.supervisor.switch import Switch
 from lbfast.supervisor.timers import Timers
+from lbfast.supervisor.upgrade import Upgrade
 from lbfast.supervisor.wakeup import SignalPipe
 from lbfast.supervisor.worker import STOP_GRACE
 
@@ -37,8 +43,6 @@ CUT_WITHIN = 3.0  # from the cut to the end of the workers
 LEAVE_WITHIN = 5.0  # control writes the last events to the log
 ANNOUNCE_AGAIN = (1.0, 5.0)  # an announcement can be lost, or come while a switch is still learning
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-WAIT_FOR_RELIEF = 0.02  # a commit looks again
-_MOST_EVENTS = 256  # kept while control is away
 
 
 class State(Enum):
@@ -52,32 +56,42 @@ class State(Enum):
 class Supervisor:
     """One run from the first fork to the last reaped child."""
 
-    def __init__(self, assets: Assets) -> None:
+    def __init__(self, assets: Assets, heritage: Heritage | None = None) -> None:
+        """``heritage``: what runs already, when this program has taken over from another one."""
         self._assets = assets
+        self._heritage = heritage
         self._bodies = Bodies(assets)
         self._signals = SignalPipe(_SIGNALS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)  # blocked across an exec
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._signals, selectors.EVENT_READ, self._on_signals)
         self._timers = Timers()
         self._post = Post(self.later)
-        self._ranks = Ranks(assets, self._bodies, self._post, self._fork, self.later, self._note)
+        self._news = News(self.control, self.later)
+        self.note, self.complain = self._news.note, self._news.complain
+        self._ranks = Ranks(assets, self._bodies, self._post, self._fork, self.later, self.note)
         self._ranks.seat_of.update((place, seat) for seat, place in assets.seats.taken.items())
         self._relief = Relief(self._ranks)
+        self._succession = Succession(self, self._ranks)
         self._switch = Switch(assets, self, self._post)
-        self._desk = Desk(self._relief, self)
+        self._upgrade = Upgrade(self, lambda number, why: self._desk.upgrade_failed(number, why))
+        self._desk = Desk(self._relief, self, self._upgrade, self._switch)
+        self._inherit: Inherit | None = None
         self._backoffs: dict[str, Backoff] = defaultdict(Backoff)
-        self._events: deque[Message] = deque(maxlen=_MOST_EVENTS)
-        self._is_flush_due = False
         self._state = State.STARTING
         self._code = 0
 
     def run(self) -> int:
         """Start everything, supervise until stopped; the exit code."""
+        now = time.monotonic()
         for note in self._assets.notes:
-            self._note(note)
+            self.note(note)
+        if self._heritage is not None:
+            self._take_over(self._heritage)
         for name in self._bodies.names:
             self._start(name)
-        now = time.monotonic()
+        if self._inherit is not None:
+            self._inherit.begin()
         self._timers.at(now + START_WITHIN, self._check_started)
         for delay in ANNOUNCE_AGAIN if self._assets.addresses.raised else ():
             self._timers.at(now + delay, self._announce)
@@ -87,8 +101,32 @@ class Supervisor:
             self._timers.run_due(time.monotonic())
         return self._code
 
+    def _take_over(self, heritage: Heritage) -> None:
+        self._state = State.RUNNING
+        self._news.waiting.extend(heritage.events)
+        for child in heritage.children:
+            self._ranks.adopt(child)
+            self._register(child)
+        self._remember()
+        self._inherit = Inherit(self, self._ranks, self._relief, heritage.number, heritage.version)
+
+    def finish_upgrade(self) -> None:
+        self._inherit = None
+        self._say_ready()
+
+    def leave(self) -> None:
+        """This program has failed, but those that serve do not need it."""
+        self._selector.close()
+        self._signals.close()
+
+    @property
+    def is_serving(self) -> bool:
+        """Others depend on what it has."""
+        return self._state is State.RUNNING
+
     def close(self) -> None:
         """Leave no child, whatever happened."""
+        self._upgrade.close()
         for child in self._ranks.everybody():
             child.kill(signal.SIGKILL)
             child.reap()
@@ -104,8 +142,8 @@ class Supervisor:
         if self._state in (State.STARTING, State.RUNNING) and self._ranks.start(name):
             self._remember()
 
-    def _fork(self, name: str, seat: int) -> Child | None:
-        body: Body = self._bodies.body(name, seat)
+    def _fork(self, name: str, seat: int, *, beside: bool = False) -> Child | None:
+        body: Body = self._bodies.body(name, seat, beside=beside)
         try:
             child = start_child(name, self._bodies.index(name), body, self._forget, time.monotonic(), seat)
         except OSError as error:
@@ -113,15 +151,20 @@ class Supervisor:
                 raise
             self._restart_later(name, f"{name} cannot be started ({error.strerror})", was_ready=False)
             return None
-        self._selector.register(child.pidfd, selectors.EVENT_READ, lambda: self._on_death(child))
-        self._selector.register(child.channel, selectors.EVENT_READ, lambda: self._on_readable(child))
+        self._register(child)
         return child
+
+    def _register(self, child: Child) -> None:
+        self._selector.register(child.pidfd, selectors.EVENT_READ, lambda: self._on_death(child))
+        if child.connected:
+            self._selector.register(child.channel, selectors.EVENT_READ, lambda: self._on_readable(child))
 
     def _forget(self) -> None:
         """In a new child: close what is the supervisor's alone, and its siblings' channels."""
         self._selector.close()
         self._signals.forget()
         self._switch.forget()
+        self._upgrade.forget()
         self._assets.forget_locks()
         for child in self._ranks.everybody():
             child.channel.close()
@@ -140,8 +183,9 @@ class Supervisor:
         self._switch.on_death(child)
         if is_other:
             if status:
-                self._complain(text)
+                self.complain(text)
             self._relief.on_death(child, text)
+            self._succession.on_death(child)
         if self._state in (State.STOPPING, State.LEAVING):
             self._go_on_stopping()
         elif is_other:
@@ -149,7 +193,7 @@ class Supervisor:
         elif child.is_leaving:
             self._start(child.name)
         elif self._state is State.STARTING and not child.ready and child.name != WEB:
-            self._complain(f"{text} before it was ready")
+            self.complain(f"{text} before it was ready")
             self._stop(1)
         else:
             self._restart_later(child.name, text, was_ready=child.ready)
@@ -160,11 +204,11 @@ class Supervisor:
         delay = self._backoffs[name].delay(now, was_ready=was_ready)
         if delay:
             self._timers.at(now + delay, lambda: self._start(name))
-            self._complain(f"{text}; it is started again in {delay:g} s")
+            self.complain(f"{text}; it is started again in {delay:g} s")
         else:
             self._start(name)
             child = self._ranks.named.get(name)
-            self._complain(f"{text}; replaced" + (f" by pid {child.pid}" if child else ""))
+            self.complain(f"{text}; replaced" + (f" by pid {child.pid}" if child else ""))
 
     def _repair(self, child: Child) -> None:
         """Give back what a dead process held; its replacement must not be forked before."""
@@ -175,13 +219,13 @@ class Supervisor:
             traceback.print_exc()
             return
         if lost:
-            self._note(f"{child.name} (pid {child.pid}) had {lost} connections; they are closed")
+            self.note(f"{child.name} (pid {child.pid}) had {lost} connections; they are closed")
 
     def _remember(self) -> None:
         try:
             orphans.remember(self._assets.children_record, [(it.name, it.pid) for it in self._ranks.everybody()])
         except OSError as error:
-            self._complain(f"cannot write {self._assets.children_record}: {error.strerror}")
+            self.complain(f"cannot write {self._assets.children_record}: {error.strerror}")
 
     # --- messages -----------------------------------------------------------
 
@@ -192,7 +236,7 @@ class Supervisor:
             except BlockingIOError:
                 return
             except ChannelError as error:
-                self._complain(f"{child.name} (pid {child.pid}) sent something unreadable: {error}")
+                self.complain(f"{child.name} (pid {child.pid}) sent something unreadable: {error}")
                 continue
             if received is None:
                 self._disconnect(child)
@@ -216,23 +260,27 @@ class Supervisor:
             if child.index == 0 and "note" in message:
                 self._complain(str(message["note"]))
             if child.name == "control":
-                self._flush_events()
+                self._news.flush()
             elif child.name == "health" and not child.is_leaving:
                 self._switch.on_verdicts()
             self._relief.on_ready(child)
+            self._succession.on_ready(child)
             self._check_ready()
         elif event == "health":
-            self._tell_control(message)
+            self._news.tell(message)
         elif event == "switched":
             self._switch.on_switched(child)
         elif child.name == "control" and "do" in message and self._state in (State.STARTING, State.RUNNING):
-            self._hear_control(message, fds)
+            self._desk.hear(message, fds)
 
     def _check_ready(self) -> None:
         ready = all(self._is_ready(name) for name in self._bodies.names if name != WEB)
         if self._state is not State.STARTING or not ready:
             return
         self._state = State.RUNNING
+        self._say_ready()
+
+    def _say_ready(self) -> None:
         workers, listeners = self._assets.workers, len(self._assets.listeners)
         try:
             print(f"READY lbfast {__version__} pid {os.getpid()} workers {workers} listeners {listeners}", flush=True)
@@ -242,36 +290,14 @@ class Supervisor:
     def _check_started(self) -> None:
         late = [name for name in self._bodies.started_names if not self._is_ready(name)]
         if self._state is State.STARTING and late:
-            self._complain(f"not ready within {START_WITHIN:g} s: {', '.join(late)}")
+            self.complain(f"not ready within {START_WITHIN:g} s: {', '.join(late)}")
             self._stop(1)
 
     def _is_ready(self, name: str) -> bool:
         child = self._ranks.named.get(name)
         return child is not None and child.ready
 
-    def _note(self, text: str) -> None:
-        """An event for operators; kept while control is away."""
-        self._tell_control({"event": "process", "message": text})
-
     # --- what a commit and a relief need ------------------------------------
-
-    def _hear_control(self, message: Message, fds: Sequence[int]) -> None:
-        if not self._desk.hear(message):
-            self._hear_commit(message, fds)
-
-    def _hear_commit(self, message: Message, fds: Sequence[int]) -> None:
-        """One after the other: while workers are replaced, a commit waits with its descriptors."""
-        if not self._relief.is_busy or message.get("do") != "open":
-            self._switch.hear(message, fds)
-            return
-        kept = [os.dup(fd) for fd in fds]
-
-        def again() -> None:
-            self._hear_commit(message, kept)
-            for fd in kept:
-                os.close(fd)
-
-        self.later(WAIT_FOR_RELIEF, again)
 
     def workers(self) -> list[Child]:
         return self._ranks.workers()
@@ -286,11 +312,34 @@ class Supervisor:
         for place in self._ranks.places:
             self._start(self._bodies.worker_name(place))
 
-    def is_changing(self) -> bool:
-        return self._switch.is_busy
+    def is_steady(self) -> bool:
+        """Nobody is being replaced."""
+        return not self._relief.is_busy and not self._succession.is_busy and self._inherit is None
 
-    def note(self, text: str) -> None:
-        self._note(text)
+    # --- what an upgrade needs ------------------------------------------------
+
+    def is_quiet(self) -> bool:
+        everybody = self._ranks.everybody()
+        complete = len(everybody) == len(self._bodies.names) and all(it.ready and not it.is_leaving for it in everybody)
+        return complete and self.is_steady() and not self._switch.is_busy and self._post.is_idle
+
+    def estate(self) -> Estate:
+        return describe(self._assets, self._ranks.everybody(), list(self._news.waiting))
+
+    def execute(self, number: int) -> str:
+        if self._state is not State.RUNNING:
+            return "lbfast is being stopped"
+        estate = self.estate()
+        estate.facts |= {"version": __version__, "number": number}
+        error = execute(estate, _SIGNALS)
+        os.close(estate.fds["running"])
+        return f"the new program cannot be executed: {error.strerror}"
+
+    def watch(self, fd: int, action: Callable[[], None]) -> None:
+        self._selector.register(fd, selectors.EVENT_READ, action)
+
+    def unwatch(self, fd: int) -> None:
+        self._selector.unregister(fd)
 
     def control(self) -> Child | None:
         return self._ranks.named.get("control")
@@ -304,7 +353,14 @@ class Supervisor:
         child = self._ranks.named.get(name)
         if child is not None and not child.is_leaving:
             child.is_leaving = True
-            self._tell(child, "stop")
+            self.stop(child)
+
+    def stop(self, child: Child) -> None:
+        """Whatever is on its way to it comes first."""
+        self._post.send(child, {"do": "stop"})
+
+    def succeed_control(self, last_words: Callable[[], None]) -> None:
+        self._succession.begin(last_words)
 
     def tell_control(self, message: Message) -> None:
         control = self.control()
@@ -331,43 +387,10 @@ class Supervisor:
     def later(self, seconds: float, action: Callable[[], None]) -> None:
         self._timers.at(time.monotonic() + seconds, action)
 
-    def complain(self, text: str) -> None:
-        self._complain(text)
-
-    def _complain(self, text: str) -> None:
-        """An event that also deserves a line on stderr."""
-        try:
-            print(f"lbfast: {text}", file=sys.stderr, flush=True)
-        except OSError:
-            pass
-        self._note(text)
-
-    def _tell_control(self, message: Message) -> None:
-        self._events.append(message)
-        self._flush_events()
-
-    def _flush_events(self) -> None:
-        control = self._ranks.named.get("control")
-        while self._events and control and control.ready and control.connected:
-            if not control.channel.send_now(self._events[0]):
-                self._flush_later()
-                return
-            self._events.popleft()
-
-    def _flush_later(self) -> None:
-        """Control does not keep up with its channel: try again soon, in one timer only."""
-        if not self._is_flush_due:
-            self._is_flush_due = True
-            self._timers.at(time.monotonic() + 0.1, self._flush_again)
-
-    def _flush_again(self) -> None:
-        self._is_flush_due = False
-        self._flush_events()
-
     def _announce(self) -> None:
         if self._state in (State.STARTING, State.RUNNING):
             for failure in self._assets.addresses.announce():
-                self._note(failure)
+                self.note(failure)
 
     # --- the end ------------------------------------------------------------
 
@@ -379,9 +402,11 @@ class Supervisor:
                 self._on_stop_signal()  # the terminal was closed
             elif number == signal.SIGHUP:
                 self._commit_file()
+            elif number == signal.SIGUSR2:
+                self._upgrade.begin(0)
             else:
                 name = signal.Signals(number).name
-                self._complain(f"{name} ignored: it has no meaning in this version")
+                self.complain(f"{name} ignored: it has no meaning in this version")
 
     def _commit_file(self) -> None:
         """Control reads the file that was given at start, and commits it; it need not have the right to open it."""
@@ -390,7 +415,7 @@ class Supervisor:
         try:
             if control is None or not control.ready or not control.channel.send_now({"do": "commit"}, fds):
                 text = "SIGHUP ignored: the control process is not there to commit the configuration; try again"
-                self._complain(text)
+                self.complain(text)
         finally:
             for fd in fds:
                 os.close(fd)
@@ -423,7 +448,7 @@ class Supervisor:
         close_listeners(self._assets.listeners)
         self._assets.listeners.clear()
         for failure in self._assets.addresses.drop_all():
-            self._complain(failure)
+            self.complain(failure)
         for child in self._ranks.everybody():
             self._tell(child, "stop")
         self._timers.at(time.monotonic() + LEAVE_WITHIN, self._kill_late_all)
@@ -437,7 +462,7 @@ class Supervisor:
             action(child)
 
     def _kill_late(self, child: Child) -> None:
-        self._complain(f"{child.name} (pid {child.pid}) does not stop; killed")
+        self.complain(f"{child.name} (pid {child.pid}) does not stop; killed")
         self._code = self._code or 1
         child.kill(signal.SIGKILL)
 

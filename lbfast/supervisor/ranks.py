@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from lbfast.supervisor.bodies import Bodies
 from lbfast.supervisor.children import Child
@@ -13,6 +14,12 @@ from lbfast.supervisor.start import Assets
 FORWARD_AGAIN = 1.2  # a worker that was asleep may have put something into an inbox just before it was told
 
 
+class Fork(Protocol):
+    """Starts a process; ``beside``: its predecessor still runs."""
+
+    def __call__(self, name: str, seat: int, *, beside: bool = False) -> Child | None: ...
+
+
 @dataclass
 class Ranks:
     """``fork(name, seat)`` starts a process, or says itself why not; ``later`` and ``note`` as the supervisor's."""
@@ -20,7 +27,7 @@ class Ranks:
     assets: Assets
     bodies: Bodies
     post: Post
-    fork: Callable[[str, int], Child | None]
+    fork: Fork
     later: Callable[[float, Callable[[], None]], None]
     note: Callable[[str], None]
     named: dict[str, Child] = field(default_factory=dict)
@@ -48,12 +55,20 @@ class Ranks:
             self.named[name] = child
         return child is not None
 
+    def adopt(self, child: Child) -> None:
+        """A process of the program before us."""
+        if child.is_leaving and child.name in self.named:
+            self.others[child.pid] = child
+        else:
+            self.named[child.name] = child
+
     def remove(self, child: Child) -> bool:
         """It is dead.  Whether it had no name any more, or none yet: then its seat is vacant now."""
         if self.others.pop(child.pid, None) is None:
             del self.named[child.name]
             return False
-        self._vacate(child.seat)
+        if child.seat >= 0:
+            self._vacate(child.seat)
         return True
 
     # --- for a relief ---------------------------------------------------------
@@ -81,6 +96,29 @@ class Ranks:
             old.is_leaving = True
             self.others[old.pid] = old
         return old
+
+    def come_beside(self, name: str) -> Child | None:
+        """A successor of somebody who is no worker."""
+        child = self.fork(name, -1, beside=True)
+        if child is not None:
+            self.others[child.pid] = child
+        return child
+
+    def succeed(self, child: Child) -> Child | None:
+        """It has its name from now on; who had it before, if anybody."""
+        old = self.named.pop(child.name, None)
+        if old is not None:
+            old.is_leaving = True
+            self.others[old.pid] = old
+        del self.others[child.pid]
+        self.named[child.name] = child
+        return old
+
+    def tell_begin(self, name: str) -> None:
+        """Its predecessor is gone."""
+        child = self.named.get(name)
+        if child is not None:
+            self.post.send(child, {"do": "begin"})
 
     def tell_leave(self, child: Child, to: Sequence[Child]) -> None:
         self.post.send(child, {"do": "leave", "to": [it.seat for it in to]})

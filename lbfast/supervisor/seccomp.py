@@ -49,6 +49,7 @@ _PLAIN: Final = (
     *("epoll_wait", "epoll_pwait", "epoll_pwait2", "epoll_ctl", "epoll_create1", "poll", "ppoll"),
     *("brk", "munmap", "mremap", "madvise"),
     *("clock_gettime", "clock_nanosleep", "nanosleep", "gettimeofday", "sched_yield", "futex", "getrandom", "rseq"),
+    *("sched_setaffinity",),  # a commit pins workers, or no longer
     *("rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "sigaltstack", "restart_syscall"),
     *("getpid", "gettid", "exit", "exit_group"),
 )
@@ -63,7 +64,7 @@ _X86_64: Final = MappingProxyType({
     "fcntl": 72, "gettimeofday": 96, "sigaltstack": 131, "gettid": 186, "futex": 202, "restart_syscall": 219,
     "clock_gettime": 228, "clock_nanosleep": 230, "exit_group": 231, "epoll_wait": 232, "epoll_ctl": 233,
     "tgkill": 234, "newfstatat": 262, "ppoll": 271, "splice": 275, "epoll_pwait": 281, "accept4": 288,
-    "epoll_create1": 291, "pipe2": 293, "getrandom": 318, "rseq": 334, "epoll_pwait2": 441,
+    "epoll_create1": 291, "pipe2": 293, "getrandom": 318, "rseq": 334, "epoll_pwait2": 441, "sched_setaffinity": 203,
 })
 _AARCH64: Final = MappingProxyType({
     "epoll_create1": 20, "epoll_ctl": 21, "epoll_pwait": 22, "dup": 23, "fcntl": 25, "ioctl": 29, "close": 57,
@@ -74,7 +75,7 @@ _AARCH64: Final = MappingProxyType({
     "gettimeofday": 169, "getpid": 172, "gettid": 178, "socket": 198, "bind": 200, "connect": 203,
     "getsockname": 204, "getpeername": 205, "sendto": 206, "recvfrom": 207, "setsockopt": 208, "getsockopt": 209,
     "shutdown": 210, "sendmsg": 211, "recvmsg": 212, "brk": 214, "munmap": 215, "mremap": 216, "mmap": 222,
-    "mprotect": 226, "madvise": 233, "accept4": 242, "getrandom": 278, "rseq": 293, "epoll_pwait2": 441,
+    "mprotect": 226, "madvise": 233, "accept4": 242, "getrandom": 278, "rseq": 293, "epoll_pwait2": 441, "sched_setaffinity": 122,
 })
 # fmt: on
 MACHINES: Final = MappingProxyType(

@@ -47,6 +47,7 @@ class Assets:
     """What the supervisor owns, ready to be inherited."""
 
     config_path: Path
+    loaded: Loaded  # text of the configuration that runs
     config: Config
     layout: Layout
     workers: int
@@ -69,7 +70,7 @@ class Assets:
 
     def close_web(self) -> None:
         """Of the supervisor, or in a child for which it is not."""
-        _close_doors(self.web)
+        close_doors(self.web)
 
     def forget_locks(self) -> None:
         """In a child: the locks are the supervisor's, and must end with it."""
@@ -88,7 +89,7 @@ def prepare(config_path: Path) -> Assets:
         locks = _take_locks(undo)
         children_record = runtime_dir() / "children.json"
         undo.callback(lambda: children_record.unlink(missing_ok=True))
-        privileges, access = _rights(loaded)
+        privileges, access = rights_of(loaded)
         notes = [*_end_orphans(children_record), *privileges.notes]
         layout = plan_layout(loaded.config)
         workers = workers_of(loaded.config)
@@ -99,7 +100,7 @@ def prepare(config_path: Path) -> Assets:
         undo.callback(close_listeners, listeners)
         web = open_web_door(loaded.config.web, loaded.problem) if loaded.config.web else None
         doors = [web] if web else []
-        undo.callback(_close_doors, doors)
+        undo.callback(close_doors, doors)
         # Only now: a start that this machine refuses changes nothing, not even the kept identities.
         config, warnings = keep_ids(loaded.config, state_dir())
         shared = create_shared(config, layout, make_counters())
@@ -115,6 +116,7 @@ def prepare(config_path: Path) -> Assets:
         notes += _notes(config, limits, workers, addresses)
         return Assets(
             config_path,
+            loaded,
             config,
             layout,
             workers,
@@ -158,7 +160,7 @@ def _take_locks(undo: ExitStack) -> list[Lock]:
     return locks
 
 
-def _rights(loaded: Loaded) -> tuple[Privileges, Access]:
+def rights_of(loaded: Loaded) -> tuple[Privileges, Access]:
     """Whom the children become, and who may use the control socket."""
     config = loaded.config
     places = [state_dir(), *([Path(config.log.file)] if config.log.file else [])]
@@ -252,7 +254,7 @@ def _keep_version(loaded: Loaded, warnings: list[str]) -> int:
     return number
 
 
-def _close_doors(doors: list[WebDoor]) -> None:
+def close_doors(doors: list[WebDoor]) -> None:
     while doors:
         doors.pop().close()
 

@@ -283,6 +283,7 @@ class Switch:
         was_pinned = assets.config.pin_workers
         is_web_changed = assets.config.web != placed.config.web
         assets.config, assets.layout, assets.version = placed.config, placed.layout, opened.candidate.version
+        assets.loaded = opened.candidate.loaded
         self._hand_out(opened, moved)
         if was_pinned != assets.config.pin_workers:
             self._crew.pin()

@@ -23,11 +23,13 @@ from lbfast.config.publish import publish
 from lbfast.config.store import load
 from lbfast.control.process import run_control
 from lbfast.supervisor.channel import Channel
+from lbfast.supervisor.seats import Seats, make_counters
 from lbfast.supervisor.shared import create_shared
 path = Path(sys.argv[1])
 config, _ = assign_ids(load(path).config, KnownIds())
 layout = plan_layout(config)
-shared = create_shared(config, layout, 1, 100)
+shared = create_shared(config, layout, make_counters())
+Seats(shared, 100).take(0)
 publish(shared.table, config, layout)
 sys.exit(run_control(path, config, layout, shared, Channel(socket.socket(fileno=int(sys.argv[2])))))
 """
