@@ -8,7 +8,7 @@ from typing import Any
 
 from lbfast.control.protocol import ControlError, json_type
 
-_WORDS = {str: "text", int: "a whole number", bool: "true or false"}
+_WORDS = {str: "text", int: "a whole number", bool: "true or false", list: "a list"}
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Arg:
     """One argument: for text ``least`` and ``most`` bound its length, for a number its value."""
 
     name: str
-    kind: type[str] | type[int] | type[bool]
+    kind: type[str] | type[int] | type[bool] | type[list[Any]]
     required: bool = True
     least: int | None = None
     most: int | None = None
