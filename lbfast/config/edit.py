@@ -1,4 +1,4 @@
-"""Edits of a configuration's text: operations in, the new text out, comments and order kept.  Pure, but slow on large texts.
+"""Edits of a configuration's text: operations in, the new text out, comments kept.  Pure, but slow on large texts.
 
 An operation is a plain object with ``op`` and:
 

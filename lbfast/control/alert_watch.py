@@ -109,6 +109,6 @@ class AlertWatch:
         """What is not configured any more."""
         for table in (self._reals, self._certificates):
             for key in [key for key in table if key[1] not in known.get(key[0], ())]:
-                table.pop(key)  # type: ignore[attr-defined]
+                table.pop(key)
         self._services = {label: is_up for label, is_up in self._services.items() if label in known}
         self._full &= set(known)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections import deque
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from lbfast.control import reports
 from lbfast.control.alert_groups import Alert, AlertGroups, AlertMessage
-from lbfast.control.alert_ways import Way, ways_of
 from lbfast.control.alert_watch import AlertWatch, RealFact, ServiceFact
+from lbfast.control.alert_ways import Way, ways_of
 from lbfast.control.engine import Engine, persistence_table
 from lbfast.control.protocol import ControlError
 from lbfast.model.state import Admin, Health
@@ -35,8 +34,6 @@ class Alerting:
         self._engine = engine
         self._host = socket.gethostname()
         self._looks = 0
-        self._waiting: deque[AlertMessage] = deque(maxlen=MOST_WAITING)
-        self._news = asyncio.Event()
         self._failing: set[str] = set()
         self._sending: set[asyncio.Task[None]] = set()
         self._start(settings)
@@ -72,11 +69,15 @@ class Alerting:
     async def test(self) -> dict[str, Any]:
         """Send a message by every way now; what came of each."""
         if not self._settings.is_on:
-            raise ControlError("refused", "no way to send alerts is configured: [alerts] has no email, webhook or syslog")
+            raise ControlError(
+                "refused", "no way to send alerts is configured: [alerts] has no email, webhook or syslog"
+            )
         alert = Alert("test", "test", "this is a test of the alerts of lbfast", self._engine.clock.now_iso())
         message = AlertMessage("test", (alert,))
         results = await asyncio.gather(*(self._try(way, message) for way in self._ways.values()))
-        return {"ways": [{"way": name, "ok": not why, "error": why} for name, why in zip(self._ways, results, strict=True)]}
+        return {
+            "ways": [{"way": name, "ok": not why, "error": why} for name, why in zip(self._ways, results, strict=True)]
+        }
 
     async def flush(self) -> None:
         """At the end: what is under way may have a moment."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,6 +23,10 @@ class Arg:
 
     def optional(self) -> Arg:
         return replace(self, required=False)
+
+
+Entry = tuple[str, Callable[..., Any], tuple[Arg, ...], bool]
+"""A verb in a table: name, function, arguments, and whether it is an act."""
 
 
 def check_args(expected: Sequence[Arg], args: dict[str, Any]) -> dict[str, Any]:

@@ -167,7 +167,7 @@ def _decrypt(content: bytes, passphrase: str) -> bytes:
     line, newline, rest = content[len(MAGIC) :].partition(b"\n")
     head = content[: len(MAGIC) + len(line) + 1]
     try:
-        header = json.loads(line) if newline and len(line) < 1_000 else None
+        header: Any = json.loads(line) if newline and len(line) < 1_000 else None
         if header["kdf"] != "scrypt" or header["cipher"] != "AES-256-GCM":
             raise ValueError("unknown cipher")
         cost = {key: int(header[key]) for key in ("n", "r", "p")}

@@ -55,7 +55,7 @@ class Backups:
     async def create(self, by: str, passphrase: str = "", reason: str = "", prefix: str = "") -> Report:
         """A backup of everything that makes this appliance what it is."""
         now = self._engine.clock.wall()
-        name = f"{prefix}{now:%Y%m%d-%H%M%S}{SUFFIX}"
+        name = f"{prefix}{now:%Y%m%d-%H%M%S}-{now.microsecond // 1_000:03}{SUFFIX}"
         about = {"lbfast": __version__, "at": now.isoformat(timespec="seconds"), "by": by, "reason": reason}
         version = self._commits.version
         async with self._lock:
@@ -200,10 +200,9 @@ class Backups:
         self._shelf.drop(BACKUP, settings.keep, lambda name: name.startswith(AUTO))
 
     def all(self) -> Report:
-        backups = self._shelf.all(BACKUP)
+        backups = self._shelf.listed(BACKUP)
         for it in backups:
             with self._shelf.found(BACKUP, it["name"]).open("rb") as stream:
                 it["encrypted"] = is_encrypted(stream.read(64))
             it["scheduled"] = it["name"].startswith(AUTO)
-            it["modified"] = datetime.fromtimestamp(it["modified"]).astimezone().isoformat(timespec="seconds")
         return {"backups": backups}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from lbfast.config.impact import CUT, DRAIN
-from lbfast.control.arguments import Arg
+from lbfast.control.arguments import Arg, Entry
 from lbfast.control.drafts import Drafts
 from lbfast.control.engine import Caller, Engine
 from lbfast.control.face import face_of
@@ -66,7 +66,7 @@ _REMOVED = Arg("removed", str, required=False)
 _REASON = Arg("reason", str, required=False, least=0, most=500)
 
 # name, function, arguments, whether it changes something
-ENTRIES: Final = (
+ENTRIES: Final[tuple[Entry, ...]] = (
     ("candidate", candidate, (), False),
     ("candidate_diff", candidate_diff, (), False),
     ("candidate_plan", candidate_plan, (_REMOVED,), True),

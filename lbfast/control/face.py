@@ -1,4 +1,4 @@
-"""What the web interface and the APIs stand on beside the verbs of traffic: candidate, backups, series, logs, alerts."""
+"""What web interface and APIs stand on beside the verbs of traffic: candidate, backups, series, logs, alerts."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lbfast.control import late as late
 from lbfast.control.alerting import Alerting
 from lbfast.control.backups import Backups
 from lbfast.control.drafts import Drafts

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final
 
-from lbfast.control.arguments import Arg
+from lbfast.control.arguments import Arg, Entry
 from lbfast.control.engine import Caller, Engine
 from lbfast.control.face import face_of
 from lbfast.control.kept_log import KINDS, make_filter
@@ -86,7 +86,7 @@ async def support(engine: Engine, caller: Caller, masked: bool = False) -> Resul
 
 
 def supports(engine: Engine) -> Result:
-    return {"archives": face_of(engine).shelf.all(SUPPORT)}
+    return {"archives": face_of(engine).shelf.listed(SUPPORT)}
 
 
 async def alerts_test(engine: Engine, caller: Caller) -> Result:
@@ -105,7 +105,7 @@ _REAL = Arg("real", str, required=False)
 _CONFIRM = Arg("confirm", int, False, 1, 86_400)
 
 # name, function, arguments, whether it changes something or shows what not everybody may see
-ENTRIES: Final = (
+ENTRIES: Final[tuple[Entry, ...]] = (
     ("backups", backups, (), False),
     ("backup", backup, (_PASSPHRASE, Arg("reason", str, False, 0, 500)), True),
     ("restore", restore, (_NAME, _PASSPHRASE, Arg("trial", bool, required=False), _CONFIRM), True),

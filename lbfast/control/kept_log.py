@@ -157,15 +157,15 @@ def make_filter(args: dict[str, Any]) -> LogFilter:
     kind = args.get("kind")
     if kind is not None and kind not in KINDS:
         raise ControlError("bad_argument", f"kind: expected one of {', '.join(KINDS)}, found {kind[:40]!r}")
-    times = {key: _time(key, args[key]) for key in ("since", "until") if args.get(key) is not None}
+    since, until = (None if args.get(key) is None else _time(key, args[key]) for key in ("since", "until"))
     client = args.get("client")
     if client is not None:
         try:
             ip_network(client, strict=False)
         except ValueError:
             raise ControlError("bad_argument", f"client: expected an address or network, found {client!r}") from None
-    plain = {key: args.get(key) for key in ("service", "real", "reason", "text")}
-    return LogFilter(kind=kind, client=client, **times, **plain)
+    service, real, reason, text = (args.get(key) for key in ("service", "real", "reason", "text"))
+    return LogFilter(kind, since, until, client, service, real, reason, text)
 
 
 def _time(key: str, text: str) -> datetime:

@@ -23,6 +23,8 @@ from lbfast.control.client_limits import ClientLimits, reported_limits
 from lbfast.control.commits import Commits, commit_file
 from lbfast.control.engine import About, Engine, SharedFace, local_clock
 from lbfast.control.events import EventStream, RingDrain
+from lbfast.control.face import make_face
+from lbfast.control.kept_log import KeptLog, Tee
 from lbfast.control.line import SupervisorLine
 from lbfast.control.log import LogWriter
 from lbfast.control.log_targets import open_target
@@ -108,8 +110,9 @@ class ControlProcess:
         loop = asyncio.get_running_loop()
         stopping = asyncio.Event()
         settings = self._config.log
+        self._kept_log = KeptLog(protocol.state_dir())
         log = LogWriter(
-            open_target(settings.target, settings.file),
+            Tee(open_target(settings.target, settings.file), self._kept_log),
             lambda message: _from_thread(loop, lambda: self._engine.announce(message, "process")),
         )
         try:
@@ -140,6 +143,7 @@ class ControlProcess:
         )
         self._engine.commits = self._commits
         self._engine.line = self._line
+        self._face = make_face(self._engine, self._commits, self._config, protocol.state_dir(), self._kept_log)
 
     async def _serve(self, loop: asyncio.AbstractEventLoop, stopping: asyncio.Event, log: LogWriter) -> None:
         server = ControlServer(self._engine, self._file, self._access)
@@ -156,6 +160,7 @@ class ControlProcess:
         ]
         try:
             self._commits.start()
+            self._face.start()
             self._tell_ready()
             await stopping.wait()
         finally:
@@ -163,6 +168,7 @@ class ControlProcess:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await self._face.stop()
             await self._commits.stop()
             await server.stop()
             self._engine.book.close()
@@ -226,10 +232,11 @@ class ControlProcess:
         """A commit stands: what follows the configuration beside the catalog."""
         before, self._config = self._config, config
         self._limits.replace(reported_limits(config))
+        self._face.replace(config)
         log = config.log
         if (log.target, log.file) != (before.log.target, before.log.file):
             try:
-                self._log.switch(open_target(log.target, log.file))
+                self._log.switch(Tee(open_target(log.target, log.file), self._kept_log))
             except (OSError, ValueError) as error:
                 self._engine.announce(f"the log stays where it is: {error}", "process")
         if (log.rate_limit, log.rate_interval) != (before.log.rate_limit, before.log.rate_interval):

@@ -143,9 +143,7 @@ class Sampler:
         found = []
         for vs, rs in self._engine.catalog.pairs():
             report = await self.series(vs.label, rs.label, span, None)
-            known = sum(1 for point in report["points"] if point[7] is not None)
-            entry = {"service": vs.label, "real": rs.label, "availability": report["availability"]}
-            found.append(entry | {"known_seconds": known * report["step"]})
+            found.append({"service": vs.label, "real": rs.label, "availability": report["availability"]})
         return {"range": span, "real_servers": found}
 
     def _key(self, service: str | None, real: str | None) -> tuple[str, tuple[str, ...]]:

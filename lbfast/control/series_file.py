@@ -1,4 +1,4 @@
-"""Time series on disk at a bounded size: one file for each resolution, one row for each moment, one column for each series.
+"""Time series on disk at a bounded size: a file for each resolution, a row for each moment, a column for each series.
 
 A row is written with one call, whatever number of series there is, and overwritten when its file has come round.  It
 begins with the number of its slot, so that an old row is never taken for a new one.  A coarser row is the mean of the
@@ -132,11 +132,14 @@ class SeriesFile:
         first = max(start // level.step, end // level.step - level.rows + 1)
         for slot in range(first, end // level.step + 1):
             values = None if place is None else self._read_cell(index, slot, place)
-            points.append((slot * level.step, [None] * WIDTH if values is None else values))
+            unknown: list[float | None] = [None] * WIDTH
+            points.append((slot * level.step, unknown if values is None else values))
         return points
 
     def _read_cell(self, index: int, slot: int, place: int) -> list[float | None] | None:
         offset = (slot % LEVELS[index].rows) * self._row_bytes
+        if index and slot > self._done[index]:
+            return self._so_far(index, slot, place)
         fd = self._fds[index]
         if int.from_bytes(os.pread(fd, _HEAD, offset), "little") != slot:
             return None
@@ -144,6 +147,16 @@ class SeriesFile:
         if len(data) < WIDTH * 4:
             return None
         return [None if math.isnan(value) else round(value, 4) for value in array("f", data)]
+
+    def _so_far(self, index: int, slot: int, place: int) -> list[float | None] | None:
+        """The mean of what there is of a row that is not complete yet."""
+        level, finer = LEVELS[index], LEVELS[index - 1]
+        start = slot * level.step // finer.step
+        found = (self._read_cell(index - 1, start + each, place) for each in range(level.step // finer.step))
+        cells = [array("f", [NAN if value is None else value for value in cell]) for cell in found if cell is not None]
+        if not cells:
+            return None
+        return [None if math.isnan(value) else round(value, 4) for value in _mean(cells)]
 
     # --- columns --------------------------------------------------------------
 
@@ -169,7 +182,9 @@ class SeriesFile:
         self._save_index()
 
     def _grow(self, wanted: int) -> None:
-        capacity = min(MOST_COLUMNS, max(wanted, self._capacity * 3 // 2) // _STEP_COLUMNS * _STEP_COLUMNS + _STEP_COLUMNS)
+        capacity = min(
+            MOST_COLUMNS, max(wanted, self._capacity * 3 // 2) // _STEP_COLUMNS * _STEP_COLUMNS + _STEP_COLUMNS
+        )
         if capacity <= self._capacity:
             return
         old_bytes, more = self._row_bytes, (capacity - self._capacity) * WIDTH
@@ -224,7 +239,11 @@ class SeriesFile:
             columns = {str(key): int(place) for key, place in document["columns"].items()}
             done = [int(each) for each in document["done"]]
             capacity = int(document["capacity"])
-            if len(done) != len(LEVELS) or not 0 <= capacity <= MOST_COLUMNS or len(set(columns.values())) != len(columns):
+            if (
+                len(done) != len(LEVELS)
+                or not 0 <= capacity <= MOST_COLUMNS
+                or len(set(columns.values())) != len(columns)
+            ):
                 raise ValueError("out of bounds")
         except FileNotFoundError:
             self._clear()

@@ -7,6 +7,7 @@ import base64
 import os
 import re
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -53,6 +54,13 @@ class Shelf:
         files = [(it.stat(), it.name) for it in entries if it.is_file(follow_symlinks=False)]
         files.sort(key=lambda it: (it[0].st_mtime, it[1]), reverse=True)
         return [{"name": name, "size": status.st_size, "modified": status.st_mtime} for status, name in files]
+
+    def listed(self, kind: str) -> list[dict[str, Any]]:
+        """The same with times for people."""
+        return [
+            {**it, "modified": datetime.fromtimestamp(it["modified"]).astimezone().isoformat(timespec="seconds")}
+            for it in self.all(kind)
+        ]
 
     def write(self, kind: str, name: str, content: bytes) -> Path:
         """A whole file; the oldest beyond the most there may be is dropped."""

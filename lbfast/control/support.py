@@ -39,7 +39,9 @@ COMMANDS: Final = {
     "routes.txt": ("ip", "route"),
     "sockets.txt": ("ss", "-Htanpi", "state", "listening"),
 }
-_SECRET: Final = re.compile(r'(?im)^(\s*[\w.-]*(?:password|passphrase|secret|token|key)[\w.-]*\s*=\s*)("""(?:.|\n)*?"""|.*)$')
+_SECRET: Final = re.compile(
+    r'(?im)^(\s*[\w.-]*(?:password|passphrase|secret|token|key)[\w.-]*\s*=\s*)("""(?:.|\n)*?"""|.*)$'
+)
 _URL: Final = re.compile(r"(https?://)[^\s\"'/]*@|(?<=://)([^\s\"']+?)(?=\?)(\?[^\s\"']*)")
 
 
@@ -60,7 +62,7 @@ class Support:
             {"lbfast": __version__, "at": now.isoformat(timespec="seconds"), "by": by, "clients_masked": is_masked}
         )
         change = Mask(os.urandom(16), self._own_addresses()).text if is_masked else _as_it_is
-        name = f"support-{now:%Y%m%d-%H%M%S}.zip"
+        name = f"support-{now:%Y%m%d-%H%M%S}-{now.microsecond // 1_000:03}.zip"
         return await asyncio.to_thread(self._write, name, files, change)
 
     async def _gather(self) -> dict[str, str]:
@@ -107,7 +109,7 @@ class Support:
 
 
 def without_secrets(text: str) -> str:
-    """A configuration's text with whatever is called a password, secret, token or key taken out, and URLs' credentials."""
+    """A text with whatever is called a password, secret, token or key taken out, and what URLs carry."""
     text = _SECRET.sub(r'\1"(removed)"', text)
     return _URL.sub(lambda found: f"{found[1]}(removed)@" if found[1] else f"{found[2]}?(removed)", text)
 

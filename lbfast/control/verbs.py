@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
-from lbfast.control import clients, commit_verbs, process_verbs, reports
+from lbfast.control import clients, commit_verbs, draft_verbs, face_verbs, process_verbs, reports
 from lbfast.control.access import Right
 from lbfast.control.addresses import Network, covering, is_inside, key_of, mask_of, parse_address, parse_network
 from lbfast.control.admin import admin_note
@@ -17,9 +17,9 @@ from lbfast.control.catalog import RealInfo, ServiceInfo
 from lbfast.control.clients import Steps, entry_report, stick_of
 from lbfast.control.engine import Caller, Engine, persistence_table
 from lbfast.control.explain import Situation, explain
-from lbfast.control.refusal import refusal
 from lbfast.control.marks import PinMark
 from lbfast.control.protocol import ControlError
+from lbfast.control.refusal import refusal
 from lbfast.control.times import moment
 from lbfast.control.where_to import Candidate
 from lbfast.model.state import Admin
@@ -253,6 +253,7 @@ VERBS: Final[Mapping[str, Verb]] = MappingProxyType(
         "restart": Verb(process_verbs.restart, (Arg("process", str, most=32),), is_act=True),
         "history": Verb(commit_verbs.history),
         "diff": Verb(commit_verbs.diff, (Arg("before", int, False, 1), Arg("after", int, False, 1))),
+        **{it[0]: Verb(it[1], it[2], it[3]) for it in (*draft_verbs.ENTRIES, *face_verbs.ENTRIES)},
     }
 )
 

@@ -24,7 +24,13 @@ def _parse_mail(value: Any) -> str:
 
 def _parse_url(value: Any) -> str:
     expected = 'an http or https URL, such as "https://chat.trust.nhs.uk/hooks/lbfast"'
-    if not isinstance(value, str) or len(value) > 2_000 or not value.isascii() or not value.isprintable() or " " in value:
+    if (
+        not isinstance(value, str)
+        or len(value) > 2_000
+        or not value.isascii()
+        or not value.isprintable()
+        or " " in value
+    ):
         raise refuse(expected)
     try:
         parts = urlsplit(value)
@@ -37,7 +43,9 @@ def _parse_url(value: Any) -> str:
 
 
 MailAddress = Annotated[str, Parsed(_parse_mail, str, text_schema(most=318, example="lbfast@trust.nhs.uk"))]
-Url = Annotated[str, Parsed(_parse_url, str, text_schema("^https?://", most=2_000, example="https://chat.example/hook"))]
+Url = Annotated[
+    str, Parsed(_parse_url, str, text_schema("^https?://", most=2_000, example="https://chat.example/hook"))
+]
 
 
 class MailSettings(BaseModel):
@@ -46,7 +54,9 @@ class MailSettings(BaseModel):
     model_config = SETTINGS
 
     host: HostName = Field(description="Name or IPv4 address of the mail server.")
-    port: Port | None = Field(default=None, description="Its port. Default: 587 for starttls, 465 for tls, 25 for none.")
+    port: Port | None = Field(
+        default=None, description="Its port. Default: 587 for starttls, 465 for tls, 25 for none."
+    )
     tls: Literal["starttls", "tls", "none"] = Field(
         default="starttls", description="How the connection is encrypted; the server's certificate is checked."
     )
@@ -81,7 +91,10 @@ class AlertSettings(BaseModel):
         default=30, ge=1, le=10_000, description="Most messages an hour; what is beyond is counted and the count told."
     )
     certificate_days: int = Field(
-        default=30, ge=0, le=365, description="A real server's certificate that ends within so many days. 0 = never told."
+        default=30,
+        ge=0,
+        le=365,
+        description="A real server's certificate that ends in so many days. 0 = never told.",
     )
     table_percent: int = Field(
         default=90, ge=0, le=100, description="A persistence table that is so full, in percent. 0 = never told."

@@ -10,6 +10,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from lbfast.config.errors import ConfigError
+from lbfast.config.first import choose_first
 from lbfast.config.id_file import keep_ids
 from lbfast.config.layout import Layout, plan_layout
 from lbfast.config.paths import (
@@ -86,10 +87,11 @@ def prepare(config_path: Path) -> Assets:
     loaded = load(config_path)
     with ExitStack() as undo:
         locks = _take_locks(undo)
+        loaded, chosen = choose_first(loaded, VersionStore(state_dir()))
         children_record = runtime_dir() / "children.json"
         undo.callback(lambda: children_record.unlink(missing_ok=True))
         privileges, access = _rights(loaded)
-        notes = [*_end_orphans(children_record), *privileges.notes]
+        notes = [*_end_orphans(children_record), *privileges.notes, *([chosen] if chosen else [])]
         layout = plan_layout(loaded.config)
         workers = workers_of(loaded.config)
         limits = _limits(loaded.config, layout, workers)
