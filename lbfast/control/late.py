@@ -2,4 +2,9 @@
 
 from __future__ import annotations
 
-import sqlite3.dbapi2  # noqa: F401 - all of these are only to be there
+import concurrent.futures.thread  # noqa: F401
+import email.contentmanager  # noqa: F401
+import email.generator  # noqa: F401
+import email.mime.text  # noqa: F401
+import encodings.cp437  # noqa: F401
+import sqlite3.dbapi2  # noqa: F401
