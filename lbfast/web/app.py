@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import traceback
 from collections.abc import Sequence
 from typing import Final
 
@@ -74,6 +76,7 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
 
 
 async def _on_bug(request: Request, error: Exception) -> Response:
+    traceback.print_exception(error, file=sys.stderr)
     message = (
         f"This is a fault of lbfast ({type(error).__name__}); its error output has more. Traffic is not concerned."
     )
