@@ -71,7 +71,8 @@ def run_control(
     """
     try:
         access = access or Access(frozenset({os.geteuid()}))
-        file = SocketFile(protocol.socket_path(), access.mode, access.group.gid if access.group else -1)
+        gid = access.group.gid if access.group else -1
+        file = SocketFile(protocol.socket_path(), access.mode, gid, access.owner)
         file.open()
         if confine is not None:
             confine()

@@ -169,7 +169,8 @@ def _rights(loaded: Loaded) -> tuple[Privileges, Access]:
         if privileges.user is not None:
             _check_scripts(loaded, privileges.user)
         users = {os.geteuid()} | ({privileges.user.uid} if privileges.user else set())
-        return privileges, access_of(config.control, frozenset(users))
+        owner = privileges.user.uid if privileges.user else -1
+        return privileges, access_of(config.control, frozenset(users), owner=owner)
     except UserFault as fault:
         problem = loaded.problem(("user",), fault.found, fault.expected)
     except GroupFault as fault:

@@ -18,6 +18,8 @@ from starlette.types import ASGIApp
 from lbfast.web import (
     pages_account,
     pages_clients,
+    pages_commit,
+    pages_config,
     pages_health,
     pages_history,
     pages_login,
@@ -37,6 +39,8 @@ PARTS: Final = (
     pages_login,
     pages_overview,
     pages_clients,
+    pages_commit,
+    pages_config,
     pages_health,
     pages_history,
     pages_reports,
