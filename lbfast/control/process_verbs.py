@@ -9,7 +9,7 @@ from lbfast.control.line import SupervisorLine
 from lbfast.control.protocol import ControlError
 
 RESTART_S: Final = 120.0
-_SINGLE: Final = ("control", "health", "workers")
+_SINGLE: Final = ("control", "health", "web", "workers")
 
 
 async def restart(engine: Engine, caller: Caller, process: str) -> dict[str, Any]:

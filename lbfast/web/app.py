@@ -17,16 +17,22 @@ from starlette.types import ASGIApp
 
 from lbfast.web import (
     pages_account,
+    pages_backup,
     pages_clients,
     pages_commit,
     pages_config,
+    pages_graphs,
     pages_health,
     pages_history,
+    pages_local,
     pages_login,
     pages_logs,
     pages_overview,
     pages_reports,
+    pages_search,
     pages_users,
+    pages_view,
+    pages_wizard,
 )
 from lbfast.web.auth import HOME, is_api, public, refuse
 from lbfast.web.guard import Bodies, Headers
@@ -41,12 +47,18 @@ PARTS: Final = (
     pages_clients,
     pages_commit,
     pages_config,
+    pages_graphs,
     pages_health,
     pages_history,
     pages_reports,
     pages_logs,
     pages_users,
     pages_account,
+    pages_backup,
+    pages_local,
+    pages_search,
+    pages_view,
+    pages_wizard,
 )
 
 
