@@ -23,6 +23,7 @@ from lbfast.config.steps import (
     ChangeLog,
     ChangeReal,
     ChangeService,
+    ChangeUpkeep,
     ChangeWeb,
     ChangeWorkers,
     CloseListener,
@@ -35,6 +36,7 @@ from lbfast.config.steps import (
 from lbfast.model.appliance import Config, WebSettings
 from lbfast.model.service import FALLBACK_LABEL, FallbackServer, RealServer, VirtualService
 
+_UPKEEP = ("alerts", "backup")
 MOST_SERVICES = 4_096
 MOST_REALS = 32_768
 _REST = 4  # as many times the slots in use are gone through before one is used again
@@ -236,7 +238,9 @@ def _changed_rest(running: Config, candidate: Config) -> Iterator[Step]:
         yield ChangeLog("", keys)
     if running.web != candidate.web:
         yield ChangeWeb("", _web_keys(running.web, candidate.web))
-    if keys := changed_keys(running, candidate, ("log", "web", "virtual_services")):
+    if keys := tuple(key for key in _UPKEEP if getattr(running, key) != getattr(candidate, key)):
+        yield ChangeUpkeep("", keys)
+    if keys := changed_keys(running, candidate, ("log", "web", *_UPKEEP, "virtual_services")):
         yield ChangeWorkers("", keys)
 
 

@@ -144,6 +144,16 @@ class ChangeWeb(Step):
 
 
 @dataclass(frozen=True)
+class ChangeUpkeep(Step):
+    """Of what watches and saves: no client notices."""
+
+    keys: tuple[str, ...]
+
+    def words(self) -> str:
+        return f"change the settings of {' and '.join(self.keys)}"
+
+
+@dataclass(frozen=True)
 class ChangeWorkers(Step):
     keys: tuple[str, ...]
 

@@ -50,6 +50,7 @@ class Access:
     users: frozenset[int]
     group: Group | None = None
     report: Group | None = None
+    owner: int = -1  # of the socket file: whom the web process runs as, who must be able to connect; -1: root
 
     @property
     def mode(self) -> int:
@@ -88,10 +89,12 @@ def access_of(
     settings: ControlSettings,
     users: frozenset[int],
     find: Callable[[str], grp.struct_group] = grp.getgrnam,
+    owner: int = -1,
 ) -> Access:
     """The groups as this machine knows them; GroupFault for one that was asked for and is not there."""
     group = _group("group", settings.group, GROUP, find)
-    return Access(users, group, _group("report_group", settings.report_group, REPORT_GROUP, find))
+    report = _group("report_group", settings.report_group, REPORT_GROUP, find)
+    return Access(users, group, report, owner)
 
 
 def _group(key: str, name: str | None, default: str, find: Callable[[str], grp.struct_group]) -> Group | None:

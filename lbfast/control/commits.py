@@ -220,7 +220,13 @@ class Commits:
         if self._lock.locked():
             raise ControlError("busy", "another commit is under way; try again")
         async with self._lock:
-            return await self._commit(wish)
+            try:
+                return await self._commit(wish)
+            except ControlError as error:
+                if error.code in ("refused", "internal"):  # the rest are mistakes that their maker is told
+                    message = f"commit by {wish.by} failed: {error.message}"
+                    self._engine.announce(message, failed="commit")
+                raise
 
     async def _commit(self, wish: Wish) -> Report:
         reverts = self.unconfirmed is not None and wish.file == f"version {self.unconfirmed.before}"

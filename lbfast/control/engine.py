@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lbfast.control.catalog import Catalog, ServiceInfo
     from lbfast.control.commits import Commits
     from lbfast.control.events import EventStream
+    from lbfast.control.face import Face
     from lbfast.control.line import SupervisorLine
 
 
@@ -173,6 +174,7 @@ class Engine:
     clock: Clock
     about: About
     line: SupervisorLine | None = None  # None as below
+    face: Face | None = None  # None as below
     commits: Commits | None = None  # None: nothing can be changed here (tests of the reading verbs)
 
     def announce(self, message: str, event: str = "admin", **keys: Any) -> None:

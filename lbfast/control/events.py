@@ -101,6 +101,8 @@ class EventStream:
         self._others: deque[tuple[int, Record]] = deque(maxlen=KEEP)  # no flood of connections pushes these out
         self._order = count()
         self._followers: set[Follower] = set()
+        self.listeners: list[Callable[[Record], None]] = []  # told of every record that is not a connection's
+        self.watchers: list[Callable[[Event], None]] = []  # and of every connection's event that was decoded
         self.suppressed = 0  # records kept out of the log by the rate limit, ever
         self.skipped = 0  # events dropped undecoded, ever
 
@@ -135,9 +137,13 @@ class EventStream:
         self._others.append((next(self._order), record))
         self._spread(record)
         self._log.submit(record)
+        for listener in self.listeners:
+            listener(record)
 
     def publish_connection(self, event: Event, catalog: Catalog) -> None:
         """The record of a connection: logged within the rate limit, and only made when somebody takes it."""
+        for watcher in self.watchers:
+            watcher(event)
         unmade = Unmade(event, catalog)
         is_logged = self._is_logging and self._limit.allow(self._now())
         record = unmade.make() if is_logged or self._followers else unmade

@@ -23,6 +23,8 @@ from lbfast.control.client_limits import ClientLimits, reported_limits
 from lbfast.control.commits import Commits, commit_file
 from lbfast.control.engine import About, Engine, SharedFace, local_clock
 from lbfast.control.events import EventStream, RingDrain
+from lbfast.control.face import make_face
+from lbfast.control.kept_log import KeptLog, Tee
 from lbfast.control.line import SupervisorLine
 from lbfast.control.log import LogWriter
 from lbfast.control.log_targets import open_target
@@ -74,7 +76,8 @@ def run_control(
     """
     try:
         access = access or Access(frozenset({os.geteuid()}))
-        file = SocketFile(protocol.socket_path(), access.mode, access.group.gid if access.group else -1)
+        gid = access.group.gid if access.group else -1
+        file = SocketFile(protocol.socket_path(), access.mode, gid, access.owner)
         file.open(take_over=beside)
         if confine is not None:
             confine()
@@ -116,8 +119,9 @@ class ControlProcess:
         loop = asyncio.get_running_loop()
         stopping = asyncio.Event()
         settings = self._config.log
+        self._kept_log = KeptLog(protocol.state_dir())
         log = LogWriter(
-            open_target(settings.target, settings.file),
+            Tee(open_target(settings.target, settings.file), self._kept_log),
             lambda message: _from_thread(loop, lambda: self._engine.announce(message, "process")),
         )
         try:
@@ -148,6 +152,7 @@ class ControlProcess:
         )
         self._engine.commits = self._commits
         self._engine.line = self._line
+        self._face = make_face(self._engine, self._commits, self._config, protocol.state_dir(), self._kept_log)
 
     async def _serve(self, loop: asyncio.AbstractEventLoop, stopping: asyncio.Event, log: LogWriter) -> None:
         server = ControlServer(self._engine, self._file, self._access)
@@ -167,6 +172,7 @@ class ControlProcess:
         ]
         try:
             self._commits.start()
+            self._face.start()
             self._tell_ready()
             await stopping.wait()
         finally:
@@ -174,6 +180,7 @@ class ControlProcess:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await self._face.stop()
             await self._commits.stop()
             await server.stop()
             self._engine.book.close()
@@ -244,10 +251,11 @@ class ControlProcess:
         """A commit stands: what follows the configuration beside the catalog."""
         before, self._config = self._config, config
         self._limits.replace(reported_limits(config))
+        self._face.replace(config)
         log = config.log
         if (log.target, log.file) != (before.log.target, before.log.file):
             try:
-                self._log.switch(open_target(log.target, log.file))
+                self._log.switch(Tee(open_target(log.target, log.file), self._kept_log))
             except (OSError, ValueError) as error:
                 self._engine.announce(f"the log stays where it is: {error}", "process")
         if (log.rate_limit, log.rate_interval) != (before.log.rate_limit, before.log.rate_interval):

@@ -11,7 +11,7 @@ from lbfast.control.protocol import ControlError
 RESTART_S: Final = 120.0
 TRIAL_S: Final = 30  # that the new program has to prove itself
 UPGRADE_S: Final = 180.0  # for the rest
-_SINGLE: Final = ("control", "health", "workers")
+_SINGLE: Final = ("control", "health", "web", "workers")
 
 
 async def restart(engine: Engine, caller: Caller, process: str) -> dict[str, Any]:

@@ -23,11 +23,12 @@ ASK_S: Final = 2.0
 class SocketFile:
     """A listening unix socket and its name."""
 
-    def __init__(self, path: Path, mode: int = 0o660, gid: int = -1) -> None:
-        """``gid``: the group of the file, -1 = that of this process."""
+    def __init__(self, path: Path, mode: int = 0o660, gid: int = -1, uid: int = -1) -> None:
+        """``uid``, ``gid``: owner and group of the file, -1 = those of this process."""
         self.path = path
         self._mode = mode
         self._gid = gid
+        self._uid = uid
         self._sock: socket.socket | None = None
         self._inode: tuple[int, int] | None = None
 
@@ -73,9 +74,9 @@ class SocketFile:
         return sock
 
     def _set_rights(self, path: str) -> None:
-        if self._gid >= 0:
+        if self._gid >= 0 or self._uid >= 0:
             with suppress(PermissionError):  # an ordinary user can only give it to a group that it is in
-                os.chown(path, -1, self._gid)
+                os.chown(path, self._uid, self._gid)
         os.chmod(path, self._mode)
 
     def remove(self) -> None:

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from lbfast._table import part_of
-from lbfast.control import clients, commit_verbs, drain_verbs, process_verbs, reports
+from lbfast.control import clients, commit_verbs, draft_verbs, drain_verbs, face_verbs, process_verbs, reports
 from lbfast.control.access import Right
 from lbfast.control.addresses import Network, covering, is_inside, key_of, mask_of, parse_address, parse_network
 from lbfast.control.admin import admin_note
@@ -267,6 +267,7 @@ VERBS: Final[Mapping[str, Verb]] = MappingProxyType(
         "upgrade": Verb(process_verbs.upgrade, (Arg("within", int, False, 1, 600),), is_act=True),
         "history": Verb(commit_verbs.history),
         "diff": Verb(commit_verbs.diff, (Arg("before", int, False, 1), Arg("after", int, False, 1))),
+        **{it[0]: Verb(it[1], it[2], it[3]) for it in (*draft_verbs.ENTRIES, *face_verbs.ENTRIES)},
     }
 )
 

@@ -10,6 +10,7 @@ from lbfast.model.addresses import ListenAddress
 from lbfast.model.durations import PositiveDuration
 from lbfast.model.health_check import SETTINGS, Port
 from lbfast.model.service import VirtualService
+from lbfast.model.upkeep import AlertSettings, BackupSettings
 from lbfast.model.values import written
 from lbfast.model.words import FilePath, GroupName, UserName
 
@@ -94,6 +95,8 @@ class Config(BaseModel):
     control: ControlSettings = Field(default=ControlSettings(), description="Who may use the control socket.")
     log: LogSettings = Field(default=LogSettings(), description="Records of connections.")
     web: WebSettings | None = Field(default=None, description="The web interface. Default: none.")
+    alerts: AlertSettings = Field(default=AlertSettings(), description="Who is told when something is wrong.")
+    backup: BackupSettings = Field(default=BackupSettings(), description="Backups on schedule.")
     virtual_services: Annotated[tuple[VirtualService, ...], Strict(False)] = Field(
         default=(),
         alias="virtual_service",

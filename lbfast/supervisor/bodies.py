@@ -11,7 +11,7 @@ from lbfast.config.schema import json_schema
 from lbfast.supervisor.channel import Channel
 from lbfast.supervisor.children import Body, Child
 from lbfast.supervisor.listeners import close_listeners, sockets_of
-from lbfast.supervisor.ownership import give_folder, give_log, give_state
+from lbfast.supervisor.ownership import give_log, give_state
 from lbfast.supervisor.preload import import_late
 from lbfast.supervisor.seccomp import confine_worker, this_machine
 from lbfast.supervisor.start import Assets
@@ -124,7 +124,9 @@ class Bodies:
         return run_health(config, layout, assets.shared, channel)
 
     def _web(self, channel: Channel) -> int:
-        from lbfast.web.process import run_web
+        from lbfast.web.ownership import give_folder
+        from lbfast.web.process import prepare, run_web
+        from lbfast.web.store import folder
 
         assets = self._assets
         door = assets.web.pop()  # so that it is not closed with what is others'
@@ -132,10 +134,11 @@ class Bodies:
         web = assets.config.web
         assert web is not None
         import_late()
-        user = assets.privileges.user
-        if user is not None:
-            give_folder(state_dir() / "web", user.uid, user.gid)
-        assets.privileges.drop_web()
+        prepare()
+        privileges = assets.privileges
+        if privileges.user is not None and not privileges.keeps_control:
+            give_folder(folder(), privileges.user.uid, privileges.user.gid)
+        privileges.drop_control()  # it has files like control's, and needs no more than control
         # It talks to control and to nobody else: what the workers share is not for a process that browsers reach.
         assets.shared = None  # type: ignore[assignment]
         return run_web(web, door.fd, channel)

@@ -258,7 +258,7 @@ class Supervisor:
         if event == self._bodies.ready_event(child.name):
             child.ready = True
             if child.index == 0 and "note" in message:
-                self._complain(str(message["note"]))
+                self.complain(str(message["note"]))
             if child.name == "control":
                 self._news.flush()
             elif child.name == "health" and not child.is_leaving:

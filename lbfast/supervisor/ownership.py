@@ -59,18 +59,6 @@ def give_log(path: Path, user: User) -> None:
         os.close(fd)
 
 
-def give_folder(folder: Path, uid: int, gid: int) -> None:
-    """A folder of one process's own, made unless it is there, and the plain files in it."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    top = os.open(folder, _DIRECTORY)
-    try:
-        os.fchown(top, uid, gid)
-        for name in os.listdir(top):
-            _give(name, top, User("", uid, gid))
-    finally:
-        os.close(top)
-
-
 def _give(name: str, directory: int, user: User) -> None:
     """A regular file with one name; nothing else is ever given away."""
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NOCTTY | os.O_NONBLOCK

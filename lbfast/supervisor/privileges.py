@@ -62,10 +62,6 @@ class Privileges:
         """Nothing is kept: it opens connections, and starts check scripts as this user."""
         self._drop(self.user, NOTHING)
 
-    def drop_web(self) -> None:
-        """Nothing is kept: its socket is open, and it asks control for everything else."""
-        self._drop(self.user, NOTHING)
-
     def drop_control(self) -> None:
         """Its files are its user's (``ownership.py``); as root it needs no more than to reach them."""
         if self.keeps_control:

@@ -10,6 +10,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from lbfast.config.errors import ConfigError, Problem
+from lbfast.config.first import choose_first
 from lbfast.config.id_file import keep_ids
 from lbfast.config.layout import Layout, plan_layout
 from lbfast.config.paths import (
@@ -87,10 +88,11 @@ def prepare(config_path: Path) -> Assets:
     loaded = load(config_path)
     with ExitStack() as undo:
         locks = _take_locks(undo)
+        loaded, chosen = choose_first(loaded, VersionStore(state_dir()))
         children_record = runtime_dir() / "children.json"
         undo.callback(lambda: children_record.unlink(missing_ok=True))
         privileges, access = rights_of(loaded)
-        notes = [*_end_orphans(children_record), *privileges.notes]
+        notes = [*_end_orphans(children_record), *privileges.notes, *([chosen] if chosen else [])]
         layout = plan_layout(loaded.config)
         workers = workers_of(loaded.config)
         limits = _limits(loaded.config, layout, workers)
@@ -169,7 +171,8 @@ def rights_of(loaded: Loaded) -> tuple[Privileges, Access]:
         if privileges.user is not None:
             _check_scripts(loaded, privileges.user)
         users = {os.geteuid()} | ({privileges.user.uid} if privileges.user else set())
-        return privileges, access_of(config.control, frozenset(users))
+        owner = privileges.user.uid if privileges.user else -1
+        return privileges, access_of(config.control, frozenset(users), owner=owner)
     except UserFault as fault:
         problem = loaded.problem(("user",), fault.found, fault.expected)
     except GroupFault as fault:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import traceback
 from collections.abc import Sequence
 from typing import Final
 
@@ -15,14 +17,22 @@ from starlette.types import ASGIApp
 
 from lbfast.web import (
     pages_account,
+    pages_backup,
     pages_clients,
+    pages_commit,
+    pages_config,
+    pages_graphs,
     pages_health,
     pages_history,
+    pages_local,
     pages_login,
     pages_logs,
     pages_overview,
     pages_reports,
+    pages_search,
     pages_users,
+    pages_view,
+    pages_wizard,
 )
 from lbfast.web.auth import HOME, is_api, public, refuse
 from lbfast.web.guard import Bodies, Headers
@@ -35,12 +45,20 @@ PARTS: Final = (
     pages_login,
     pages_overview,
     pages_clients,
+    pages_commit,
+    pages_config,
+    pages_graphs,
     pages_health,
     pages_history,
     pages_reports,
     pages_logs,
     pages_users,
     pages_account,
+    pages_backup,
+    pages_local,
+    pages_search,
+    pages_view,
+    pages_wizard,
 )
 
 
@@ -74,6 +92,7 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
 
 
 async def _on_bug(request: Request, error: Exception) -> Response:
+    traceback.print_exception(error, file=sys.stderr)
     message = (
         f"This is a fault of lbfast ({type(error).__name__}); its error output has more. Traffic is not concerned."
     )

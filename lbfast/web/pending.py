@@ -13,8 +13,11 @@ from lbfast.web.client import ControlError, ControlUnavailable
 async def pending_of(request: Request) -> dict[str, Any]:
     """``changes``: edits of the candidate; ``unconfirmed``: a commit that reverts by itself."""
     found: dict[str, Any] = {"changes": [], "unconfirmed": None, "version": None}
+    client = state_of(request).client
     try:
-        history = await state_of(request).client.call("history")
+        history = await client.call("history")
+        candidate = await client.call("candidate")
     except (ControlError, ControlUnavailable):
         return found
-    return found | {"unconfirmed": history["unconfirmed"], "version": history["version"]}
+    changes = [f"{it['text']} ({it['by']})" for it in candidate["changes"]]
+    return found | {"changes": changes, "unconfirmed": history["unconfirmed"], "version": history["version"]}

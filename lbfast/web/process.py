@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 import signal
 import socket
@@ -10,18 +11,30 @@ import sqlite3
 import ssl
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
+
+from starlette.types import Receive, Scope, Send
 
 from lbfast.model.addresses import is_wildcard, join_address
 from lbfast.model.appliance import WebSettings
 from lbfast.web.app import build_app
 from lbfast.web.live import Live
+from lbfast.web.render import read_templates
 from lbfast.web.server import make_server
 from lbfast.web.state import WebState, open_state
+from lbfast.web.static_files import read_files
 from lbfast.web.store import folder
 from lbfast.web.tls import certificate_files, describe, make_context
 
 EXIT_FAILED = 1
+# What libraries import when they first need it.
+_LATE: Final = (
+    *("concurrent.futures.thread", "encodings.idna", "encodings.utf_8_sig", "_strptime", "linecache", "email.utils"),
+    *("email.message", "python_multipart", "starlette.formparsers", "starlette.requests", "uuid", "csv", "tarfile"),
+    *("cryptography.hazmat.backends.openssl.backend", "cryptography.hazmat.primitives.serialization"),
+    *("argon2.low_level", "pyotp.utils", "segno.writers", "http.cookies", "asyncio.sslproto", "html", "bisect"),
+    *("anyio._backends._asyncio", "zoneinfo"),
+)
 
 
 class ChannelFace(Protocol):
@@ -30,6 +43,19 @@ class ChannelFace(Protocol):
     def fileno(self) -> int: ...
     def send(self, message: Mapping[str, object], fds: Sequence[int] = (), /) -> None: ...
     def receive_now(self) -> dict[str, Any] | None: ...
+
+
+def prepare() -> None:
+    """Read and import all that will be needed, before rights are given up: the tree may be closed to the new user."""
+    read_templates()
+    read_files()
+    make_server(_nothing, None)
+    for name in _LATE:
+        importlib.import_module(name)
+
+
+async def _nothing(_scope: Scope, _receive: Receive, _send: Send) -> None:
+    """An application to try the server with."""
 
 
 def run_web(settings: WebSettings, fd: int, channel: ChannelFace) -> int:

@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
@@ -40,19 +40,29 @@ _FILTERS: Final = {
 
 @lru_cache(maxsize=1)
 def environment() -> Environment:
+    """The templates, each read once: the process may not be able to read its own files later."""
     made = Environment(
-        loader=FileSystemLoader(HERE / "templates"),
+        loader=DictLoader(
+            {path.name: path.read_text(encoding="utf-8") for path in (HERE / "templates").glob("*.html")}
+        ),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         auto_reload=False,
+        cache_size=-1,
         extensions=["jinja2.ext.i18n"],
     )
     made.filters.update(_FILTERS)
     made.globals.update(icon=lambda name: Markup(icon(name)), state_word=words.state_word, version=__version__)  # noqa: S704
     made.install_null_translations(newstyle=True)  # type: ignore[attr-defined]
     return made
+
+
+def read_templates() -> None:
+    """All of them, while they can be read."""
+    for name in environment().list_templates():
+        environment().get_template(name)
 
 
 def fragment(request: Request, template: str, **values: Any) -> str:

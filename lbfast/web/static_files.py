@@ -18,7 +18,7 @@ _TYPES: Final = {".css": "text/css", ".js": "text/javascript", ".svg": "image/sv
 
 
 @lru_cache(maxsize=1)
-def _files() -> dict[str, tuple[bytes, str, str]]:
+def read_files() -> dict[str, tuple[bytes, str, str]]:
     """Name -> (content, type, tag).  Only what is in this list is ever served."""
     found = {}
     for path in sorted(FOLDER.iterdir()):
@@ -30,7 +30,7 @@ def _files() -> dict[str, tuple[bytes, str, str]]:
 
 @public
 async def _serve(request: Request) -> Response:
-    file = _files().get(request.path_params["name"])
+    file = read_files().get(request.path_params["name"])
     if file is None:
         return Response("There is no such file.\n", 404, media_type="text/plain")
     content, kind, tag = file

@@ -31,7 +31,8 @@ $("[data-menu]")?.addEventListener("click", (event) => {
 
 document.addEventListener("click", (event) => {
   const asks = event.target.closest("[data-ask]");
-  if (asks && !window.confirm(asks.dataset.ask)) event.preventDefault();
+  const questions = asks ? [asks.dataset.ask, asks.dataset.askAgain].filter(Boolean) : [];
+  if (!questions.every((question) => window.confirm(question))) event.preventDefault();
   const opens = event.target.closest("a[data-dialog]");
   if (opens && !event.ctrlKey && !event.metaKey && !event.shiftKey) { event.preventDefault(); openDialog(opens.href); }
   if (event.target.closest("dialog [data-close]")) { event.preventDefault(); $("#dialog").close(); }
