@@ -40,7 +40,7 @@ VS, R1, R2 = "Symphony", "Symphony Server 1", "Symphony [2]"
 def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("run")
     file = folder / "lbfast.toml"
-    file.write_text(render_config(8443, [Served(R1, 1, 1), Served(R2, 2, 2)]))
+    file.write_text(render_config(8443, 9443, [Served(R1, 1, 1), Served(R2, 2, 2)]))
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
         child = subprocess.Popen(
