@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field, Strict
 
 from lbfast.model.addresses import ListenAddress
-from lbfast.model.durations import PositiveDuration
+from lbfast.model.duration_types import PositiveDuration
 from lbfast.model.health_check import SETTINGS, Port
 from lbfast.model.service import VirtualService
 from lbfast.model.upkeep import AlertSettings, BackupSettings

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field, Strict
 
 from lbfast.model.addresses import HostAddress, ListenAddress, Network
-from lbfast.model.durations import Duration, KeepaliveDuration, PositiveDuration, duration_type
+from lbfast.model.duration_types import Duration, KeepaliveDuration, PositiveDuration, duration_type
 from lbfast.model.health_check import SETTINGS, HealthCheck, Port
 from lbfast.model.ranges import Ports, numbers_of, render_ranges
 from lbfast.model.state import AtLimit, DrainPolicy, Persistence, Scheduler

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, Strict
 
-from lbfast.model.durations import Duration, PositiveDuration
+from lbfast.model.duration_types import Duration, PositiveDuration
 from lbfast.model.health_check import SETTINGS, Port
 from lbfast.model.values import Parsed, refuse, text_schema, written
 from lbfast.model.words import FilePath, HostName

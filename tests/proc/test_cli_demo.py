@@ -81,7 +81,9 @@ def test_the_configuration_is_valid(tmp_path):
 
 def test_the_words_can_be_copied():
     servers = [Served(name, 40000 + n, 700 + n) for n, name in enumerate(SERVERS)]
-    text = render_welcome(8443, "https://127.0.0.1:9443/lbadmin/setup?code=x", servers, "lbfast", {"LBFAST_RUNTIME_DIR": "/tmp/a b/run"})
+    text = render_welcome(
+        8443, "https://127.0.0.1:9443/lbadmin/setup?code=x", servers, "lbfast", {"LBFAST_RUNTIME_DIR": "/tmp/a b/run"}
+    )
     assert "export LBFAST_RUNTIME_DIR='/tmp/a b/run'" in text
     assert "lbfast drain Symphony 'Symphony Server 1'" in text
     assert "lbfast online Symphony 'Symphony Server 1'" in text

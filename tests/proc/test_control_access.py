@@ -26,7 +26,8 @@ from lbfast.model.appliance import ControlSettings
 OPERATORS, REPORT, OTHER = "games", "users", "tape"  # groups that every Debian has
 STRANGER = 4711
 LOOK = {"overview", "persistence_show", "connections", "explain", "events", "health", "statistics", "version"}
-LOOK |= {"history", "diff", "occupancy", "drain_plan"}
+LOOK |= {"history", "diff", "occupancy", "drain_plan", "logs", "series", "availability"}
+LOOK |= {"candidate", "candidate_diff", "backups", "supports"}
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become several users")
 
