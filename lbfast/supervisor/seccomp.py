@@ -74,7 +74,8 @@ _AARCH64: Final = MappingProxyType({
     "gettimeofday": 169, "getpid": 172, "gettid": 178, "socket": 198, "bind": 200, "connect": 203,
     "getsockname": 204, "getpeername": 205, "sendto": 206, "recvfrom": 207, "setsockopt": 208, "getsockopt": 209,
     "shutdown": 210, "sendmsg": 211, "recvmsg": 212, "brk": 214, "munmap": 215, "mremap": 216, "mmap": 222,
-    "mprotect": 226, "madvise": 233, "accept4": 242, "getrandom": 278, "rseq": 293, "epoll_pwait2": 441, "sched_setaffinity": 122,
+    "mprotect": 226, "madvise": 233, "accept4": 242, "getrandom": 278, "rseq": 293, "epoll_pwait2": 441,
+    "sched_setaffinity": 122,
 })
 # fmt: on
 MACHINES: Final = MappingProxyType(
