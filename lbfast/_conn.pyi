@@ -21,10 +21,11 @@ class ConnRecord(TypedDict):
     attempts: int
 
 class Slab:
+    VERSION: int
     fd: int
     capacity: int
     @staticmethod
-    def create(capacity: int, seat: int = 0) -> Slab: ...
+    def create(capacity: int, seat: int = 0, next_id: int = 0) -> Slab: ...
     @staticmethod
     def attach(fd: int) -> Slab: ...
     def connections(self, service: int | None = None, client: str | None = None) -> Iterator[ConnRecord]:

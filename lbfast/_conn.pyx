@@ -64,11 +64,13 @@ cdef void slab_clear(SlabMap* slab) noexcept nogil:
 cdef class Slab:
     """One worker's connections."""
 
+    VERSION = SLAB_VERSION
+
     def __init__(self):
         raise TypeError("use Slab.create or Slab.attach")
 
     @staticmethod
-    def create(uint32_t capacity, uint64_t seat=0):
+    def create(uint32_t capacity, uint64_t seat=0, uint64_t next_id=0):
         cdef Slab slab = Slab.__new__(Slab)
         if capacity < 1:
             raise ValueError(f"slab capacity {capacity}: expected at least 1")
@@ -76,7 +78,7 @@ cdef class Slab:
         slab._point()
         slab.map.head.capacity = capacity
         slab.map.head.free = CONN_NONE
-        slab.map.head.next_id = seat << ID_SHIFT
+        slab.map.head.next_id = next_id if next_id else seat << ID_SHIFT
         return slab
 
     @staticmethod

@@ -12,6 +12,8 @@ import time
 cdef class Counters:
     """The pages of all workers."""
 
+    VERSION = COUNTERS_VERSION
+
     def __init__(self):
         raise TypeError("use Counters.create or Counters.attach")
 
@@ -64,6 +66,22 @@ cdef class Counters:
         if not 0 <= index < self.seats:
             raise IndexError(f"seat {index}: expected 0 to {self.seats - 1}")
         return &self.pages[index]
+
+    def forget_live(self):
+        """No connection is open, no seat taken; what only grows stays."""
+        cdef int i
+        cdef uint32_t slot
+        cdef WorkerPage* page
+        for i in range(self.workers):
+            page = &self.pages[i]
+            page.worker.ops = page.worker.takes = page.worker.taken = 0
+            page.worker.connections = page.worker.pipes = page.worker.blocks = 0
+            for slot in range(COUNTERS_SERVICES):
+                if page.services[slot].connections:
+                    page.services[slot].connections = 0
+            for slot in range(COUNTERS_REALS):
+                if page.reals[slot].connections:
+                    page.reals[slot].connections = 0
 
     def worker(self, int index):
         cdef WorkerLine* line = &self._page(index).worker

@@ -7,7 +7,7 @@ from libc.string cimport memcmp, memcpy, memset
 from lbfast._address cimport address_parse
 from lbfast._shm cimport SHM_HEADER
 from lbfast._siphash cimport siphash13
-from lbfast._stick_count cimport count_entry, count_real, recount
+from lbfast._stick_count cimport count_entry, count_real, forget_all_holds, recount
 from lbfast._stick_lock cimport bucket_undo, is_touched, lock_within, mark_of, note_take, own_pid
 from lbfast._stick_view cimport (
     PAGE, buckets_for, buckets_offset, format_entry, has_prefix, is_vacant, parse_network, pid_page, pid_page_free,
@@ -22,7 +22,6 @@ cdef enum:
     COLD_WAIT_MS = 1000       # what the Python methods wait for one bucket
     SWEEP_WAIT_MS = 2
     MAX_CAPACITY = 1 << 26
-
 
 # ---- places -------------------------------------------------------------------------------------------------
 
@@ -277,6 +276,8 @@ cdef class StickTable:
     stopped, say by a debugger).
     """
 
+    VERSION = STICK_VERSION
+
     def __init__(self):
         raise TypeError("use StickTable.create or StickTable.attach")
 
@@ -460,6 +461,9 @@ cdef class StickTable:
                     removed += sweep_bucket(&self.map, self.cursor, timeout_ms, now_ms)
             recount(&self.map)
         return removed
+
+    def forget_holds(self, int64_t now_ms):
+        forget_all_holds(&self.map, now_ms)
 
     def recover(self, uint32_t pid):
         cdef uint32_t conn

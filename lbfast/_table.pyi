@@ -87,6 +87,8 @@ def real_tag(id: bytes) -> int:
     """The 32 bits of an id that a stick entry keeps beside the slot, never 0."""
 
 class Table:
+    VERSION: int
+    def forget_live(self) -> None: ...
     MAX_SERVICES: int
     MAX_REALS: int
     fd: int

@@ -58,6 +58,7 @@ def may_meet_itself(str address, int port):
 cdef class Table:
     """Settings, verdicts and live counts, one slot each."""
 
+    VERSION = TABLE_VERSION
     MAX_SERVICES = TABLE_SERVICES
     MAX_REALS = TABLE_REALS
 
@@ -335,6 +336,14 @@ cdef class Table:
     def failures(self, long real):
         cdef Real* r = self._real(real)
         return atomic_load32(&r.failures), r.last_failure_ms, r.last_failure_errno
+
+    def forget_live(self):
+        """No connection is open: whoever takes one counts it anew."""
+        cdef uint32_t slot
+        for slot in range(self.map.head.services_top):
+            self.map.services[slot].connections = 0
+        for slot in range(self.map.head.reals_top):
+            self.map.reals[slot].connections = 0
 
     def service(self, long slot):
         cdef Service* s = self._service(slot)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import time
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from lbfast.cli import out, talk
 from lbfast.cli.clean import clean, plural
-from lbfast.cli.errors import OK, BadUsage
+from lbfast.cli.errors import OK, BadUsage, Unavailable
 from lbfast.cli.options import Json
 from lbfast.model.durations import parse_duration
 
 RESTART_S = 130.0
 UPGRADE_S = 200.0
+COME_BACK_S = 30.0
+LOOK_S = 0.2
 
 
 def restart(
@@ -39,13 +42,31 @@ def upgrade(
 ) -> int:
     """Run the newly installed program in place of the one that runs; if it does not work, the old one goes on."""
     seconds = _seconds(within)
-    result = talk.ask("upgrade", seconds + UPGRADE_S, within=seconds)
+    result = _upgrade(seconds)
     if json:
         out.print_json(result)
         return OK
     workers = plural(int(result["workers"]), "worker")
     out.line(f"lbfast {clean(result['version'])} runs (before: {clean(result['before'])}), {workers} replaced")
     return OK
+
+
+def _upgrade(seconds: int) -> dict[str, Any]:
+    """The answer; where the memory's layout changes, control cannot give it: then what its successor says."""
+    before = talk.ask("version")
+    try:
+        return dict(talk.ask("upgrade", seconds + UPGRADE_S, within=seconds))
+    except Unavailable:
+        deadline = time.monotonic() + COME_BACK_S
+    while True:
+        try:
+            after = talk.ask("version")
+        except Unavailable:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(LOOK_S)
+        else:
+            return {"before": before["version"], "version": after["version"], "workers": after["workers"]}
 
 
 def _seconds(text: str) -> int:

@@ -154,7 +154,7 @@ class Bodies:
             workers=assets.workers,
             seat=seat,
             shared=assets.shared,
-            listeners=assets.listeners,
+            listeners=() if assets.is_shut else assets.listeners,
             inbox=inboxes[seat].receive,
             outboxes={other: inbox.send for other, inbox in enumerate(inboxes)},
             pipes=assets.limits.pipes,
@@ -169,7 +169,7 @@ class Bodies:
         """In a child: close the listeners and inboxes of every worker but one; by default all, senders too."""
         assets = self._assets
         for listener in assets.listeners:
-            kept = sockets_of(listener, place, assets.workers) if place >= 0 else ()
+            kept = sockets_of(listener, place, assets.workers) if place >= 0 and not assets.is_shut else ()
             for fd in listener.fds:
                 if fd not in kept:
                     os.close(fd)

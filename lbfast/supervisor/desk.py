@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from lbfast.supervisor.channel import Message
+from lbfast.supervisor.children import Child
 from lbfast.supervisor.relief import Relief
 from lbfast.supervisor.switch import Switch
 from lbfast.supervisor.upgrade import TRIAL_WITHIN, Upgrade
@@ -18,8 +19,7 @@ TRIES = 600
 class Crew(Protocol):
     """The supervisor, as far as this needs it."""
 
-    @property
-    def places(self) -> range: ...
+    def workers(self) -> list[Child]: ...
     def replace(self, name: str) -> None: ...
     def succeed_control(self, last_words: Callable[[], None]) -> None: ...
     def tell_control(self, message: Message) -> None: ...
@@ -86,10 +86,11 @@ class Desk:
 
     def _places(self, name: str) -> list[int]:
         """Of the workers that are meant."""
+        places = sorted({child.index for child in self._crew.workers()})
         if name == "workers":
-            return list(self._crew.places)
+            return places
         word, _, place = name.partition(" ")
-        return [int(place)] if word == "worker" and place.isdigit() and int(place) in self._crew.places else []
+        return [int(place)] if word == "worker" and place.isdigit() and int(place) in places else []
 
     def _replaced(self, name: str, number: int, failure: str) -> None:
         if failure:

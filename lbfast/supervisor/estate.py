@@ -65,6 +65,7 @@ class Heritage:
     events: Sequence[Message]
     version: str  # of the program before
     number: int  # of control's request, 0 when nobody waits
+    old_inboxes: Sequence[Inbox] = ()  # of workers whose memory is another one
 
 
 def describe(assets: Assets, children: Iterable[Child], events: Sequence[Message]) -> Estate:
@@ -126,6 +127,7 @@ def adopt(estate: Estate) -> Assets:
     limits = WorkerLimits(*facts["limits"])
     seats = Seats(shared, limits.connections)
     seats.inboxes = [Inbox(fds[f"inbox.{seat}.receive"], fds[f"inbox.{seat}.send"]) for seat in range(facts["slabs"])]
+    seats.numbers = list(facts.get("numbers", ()))
     seats.taken.update((int(seat), int(place)) for seat, place in facts["seats"])
     seats.last.update((int(seat), int(place)) for seat, place in facts["last"])
     addresses = ServiceAddresses(state_dir() / "addresses.json")
@@ -159,10 +161,19 @@ def adopt(estate: Estate) -> Assets:
 
 def adopt_heritage(estate: Estate, now: float) -> Heritage:
     facts = estate.facts
-    return Heritage(_adopt_children(estate, now), facts["events"], str(facts["version"]), int(facts["number"]))
+    return Heritage(adopt_children(estate, now), facts["events"], str(facts["version"]), int(facts["number"]))
 
 
-def _adopt_children(estate: Estate, now: float) -> list[Child]:
+def adopt_inboxes(estate: Estate) -> list[Inbox]:
+    """Of the workers whose memory was left."""
+    fds = estate.fds
+    return [
+        Inbox(fds[f"inbox.{seat}.receive"], fds[f"inbox.{seat}.send"])
+        for seat in range(estate.facts.get("old_inboxes", 0))
+    ]
+
+
+def adopt_children(estate: Estate, now: float) -> list[Child]:
     """The processes that run, dead ones that nobody has reaped included."""
     found = []
     for name, index, seat, pid, ready, is_leaving, connected in estate.facts["children"]:

@@ -6,14 +6,16 @@ their connections on; then health and control are replaced, which adopt what sta
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from lbfast import __version__
 from lbfast.supervisor.channel import Message
+from lbfast.supervisor.children import Child
 from lbfast.supervisor.ranks import Ranks
 from lbfast.supervisor.relief import Relief
+from lbfast.supervisor.seats import Inbox
 
 TRIES = 3  # for workers that do not come up; then the old ones stay, and it is told
 AGAIN = 1.0
@@ -41,9 +43,38 @@ class Inherit:
     number: int
     before: str
     tries: int = TRIES
+    is_apart: bool = False
+    has_told: bool = False
+    waiting: dict[int, Child] = field(default_factory=dict)  # old workers that stand still, by pid
+    inboxes: list[Inbox] = field(default_factory=list)  # theirs
 
     def begin(self) -> None:
         self.relief.begin(list(self.ranks.places), (), self._relieved)
+
+    def begin_apart(self, old: Sequence[Child], inboxes: Sequence[Inbox]) -> None:
+        """The old workers stand still, their memory is another one: new ones get all, then the listeners."""
+        self.is_apart = True
+        self.waiting = {child.pid: child for child in old}
+        self.inboxes = list(inboxes)
+
+    def on_change(self, *, is_complete: bool) -> None:
+        """Somebody is ready, or gone; ``is_complete``: all new workers serve."""
+        if not self.is_apart:
+            return
+        living = {pid: child for pid, child in self.waiting.items() if pid in self.ranks.others}
+        if is_complete and not self.has_told:
+            self.has_told = True
+            new = [child for child in self.ranks.named.values() if child.index >= 0]
+            for inbox in self.inboxes:
+                self.ranks.assets.seats.empty(inbox, [child.seat for child in new])
+                inbox.close()
+            for child in living.values():
+                self.ranks.tell_leave_apart(child, new)
+        if self.has_told and not living:
+            self.is_apart = False
+            self.ranks.open_doors()
+            self.crew.note(f"upgraded from lbfast {self.before} to {__version__}, and the memory's layout with it")
+            self.crew.finish_upgrade()
 
     def _relieved(self, failure: str) -> None:
         self.tries -= 1

@@ -90,7 +90,7 @@ class Supervisor:
             self._take_over(self._heritage)
         for name in self._bodies.names:
             self._start(name)
-        if self._inherit is not None:
+        if self._inherit is not None and not self._inherit.is_apart:
             self._inherit.begin()
         self._timers.at(now + START_WITHIN, self._check_started)
         for delay in ANNOUNCE_AGAIN if self._assets.addresses.raised else ():
@@ -104,25 +104,35 @@ class Supervisor:
     def _take_over(self, heritage: Heritage) -> None:
         self._state = State.RUNNING
         self._news.waiting.extend(heritage.events)
+        self._inherit = Inherit(self, self._ranks, self._relief, heritage.number, heritage.version)
+        old: list[Child] = []
         for child in heritage.children:
+            if heritage.old_inboxes and child.index >= 0:
+                child.is_leaving, child.seat = True, -1
+                old.append(child)
             self._ranks.adopt(child)
             self._register(child)
+        if heritage.old_inboxes:
+            self._assets.is_shut = True
+            self._inherit.begin_apart(old, heritage.old_inboxes)
         self._remember()
-        self._inherit = Inherit(self, self._ranks, self._relief, heritage.number, heritage.version)
+
+    def _look_at_upgrade(self) -> None:
+        if self._inherit is not None:
+            names = [self._bodies.worker_name(place) for place in self._ranks.places]
+            self._inherit.on_change(is_complete=all(self._is_ready(name) for name in names))
 
     def finish_upgrade(self) -> None:
         self._inherit = None
         self._say_ready()
 
-    def leave(self) -> None:
-        """This program has failed, but those that serve do not need it."""
+    def leave(self) -> bool:
+        """This program has failed; whether those that serve can do without it."""
+        if self._state is not State.RUNNING:
+            return False
         self._selector.close()
         self._signals.close()
-
-    @property
-    def is_serving(self) -> bool:
-        """Others depend on what it has."""
-        return self._state is State.RUNNING
+        return True
 
     def close(self) -> None:
         """Leave no child, whatever happened."""
@@ -186,6 +196,7 @@ class Supervisor:
                 self.complain(text)
             self._relief.on_death(child, text)
             self._succession.on_death(child)
+            self._look_at_upgrade()
         if self._state in (State.STOPPING, State.LEAVING):
             self._go_on_stopping()
         elif is_other:
@@ -265,6 +276,7 @@ class Supervisor:
                 self._switch.on_verdicts()
             self._relief.on_ready(child)
             self._succession.on_ready(child)
+            self._look_at_upgrade()
             self._check_ready()
         elif event == "health":
             self._news.tell(message)
@@ -366,10 +378,6 @@ class Supervisor:
         control = self.control()
         if control is not None:
             self._post.send(control, message)
-
-    @property
-    def places(self) -> range:
-        return self._ranks.places
 
     def replace_web(self) -> None:
         """Start it, or have a successor take over what is configured now; clients' connections notice nothing."""

@@ -87,6 +87,12 @@ def sockets_of(listener: Listener, place: int, workers: int) -> tuple[int, ...]:
     return listener.fds[place::workers]
 
 
+def doors_of(listeners: Sequence[Listener], place: int, workers: int) -> tuple[list[list[object]], list[int]]:
+    """What the worker of a place listens on: [address, port, service slot] and a descriptor for each socket."""
+    pairs = [(it.spec, fd) for it in listeners for fd in sockets_of(it, place, workers)]
+    return [[spec.address, spec.port, spec.service] for spec, _ in pairs], [fd for _, fd in pairs]
+
+
 def open_more(listener: Listener, service: VirtualService, workers: int) -> list[int]:
     """The sockets that are missing for so many workers; all or OSError."""
     more: list[int] = []

@@ -8,7 +8,8 @@ from typing import Protocol
 
 from lbfast.supervisor.bodies import Bodies
 from lbfast.supervisor.children import Child
-from lbfast.supervisor.post import Post
+from lbfast.supervisor.listeners import doors_of
+from lbfast.supervisor.post import Post, in_parts
 from lbfast.supervisor.start import Assets
 
 FORWARD_AGAIN = 1.2  # a worker that was asleep may have put something into an inbox just before it was told
@@ -57,7 +58,7 @@ class Ranks:
 
     def adopt(self, child: Child) -> None:
         """A process of the program before us."""
-        if child.is_leaving and child.name in self.named:
+        if child.is_leaving and child.index >= 0:
             self.others[child.pid] = child
         else:
             self.named[child.name] = child
@@ -122,6 +123,22 @@ class Ranks:
 
     def tell_leave(self, child: Child, to: Sequence[Child]) -> None:
         self.post.send(child, {"do": "leave", "to": [it.seat for it in to]})
+
+    def tell_leave_apart(self, child: Child, to: Sequence[Child]) -> None:
+        """Its memory is another one: it knows nothing of their inboxes."""
+        inboxes = self.assets.seats.inboxes
+        for part, fds in in_parts(
+            {"do": "leave", "apart": True}, "to", [it.seat for it in to], [inboxes[it.seat].send for it in to]
+        )[:1]:
+            self.post.send(child, part, fds)
+
+    def open_doors(self) -> None:
+        """Workers that came without listeners get them."""
+        self.assets.is_shut = False
+        for worker in self.workers():
+            places, handles = doors_of(self.assets.listeners, worker.index, self.assets.workers)
+            for part, fds in in_parts({"do": "listen"}, "listeners", places, handles):
+                self.post.send(worker, part, fds)
 
     def pin(self) -> None:
         """Tell each worker which cores it may use."""

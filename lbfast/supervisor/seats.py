@@ -45,6 +45,7 @@ class Seats:
     inboxes: list[Inbox] = field(default_factory=list)
     taken: dict[int, int] = field(default_factory=dict)  # seat -> place
     last: dict[int, int] = field(default_factory=dict)  # seat -> place that had it last
+    numbers: list[int] = field(default_factory=list)  # by seat: of its next connection, in memory that was left
 
     def take(self, place: int) -> int:
         """A vacant seat for the worker of a place, best one that it had before; or a new one."""
@@ -63,9 +64,13 @@ class Seats:
 
     def forward(self, seat: int, to: Iterable[int]) -> int:
         """Pass on what still lies in the inbox of a vacant seat; how many messages."""
+        return self.empty(self.inboxes[seat], to)
+
+    def empty(self, inbox: Inbox, to: Iterable[int]) -> int:
+        """Pass on what lies in any inbox."""
         sends = [self.inboxes[other].send for other in to]
         count = 0
-        while sends and (letter := _receive(self.inboxes[seat].receive)) is not None:
+        while sends and (letter := _receive(inbox.receive)) is not None:
             data, fds = letter
             try:
                 _send(sends[count % len(sends)], data, fds)
@@ -86,7 +91,9 @@ class Seats:
             raise OSError(f"all {MOST_SEATS} seats of workers are in use")
         inbox = Inbox.open()
         try:
-            self.shared.slabs.append(Slab.create(self.room, seat))
+            self.shared.slabs.append(
+                Slab.create(self.room, seat, self.numbers[seat] if seat < len(self.numbers) else 0)
+            )
             self.shared.rings.append(Ring.create(seat))
         except BaseException:
             del self.shared.slabs[seat:], self.shared.rings[seat:]

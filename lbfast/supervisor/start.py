@@ -65,6 +65,7 @@ class Assets:
     version: int = 0  # of the configuration, as the version store counts
     probed: Placed | None = None  # what health works on, when that is not what runs
     spare: list[Listener] = field(default_factory=list)  # open, but not (or no longer) any worker's
+    is_shut: bool = False  # workers get their listeners later
     notes: list[str] = field(default_factory=list)  # for the events
     warnings: list[str] = field(default_factory=list)  # for stderr
     owned: ExitStack = field(default_factory=ExitStack)
@@ -133,11 +134,9 @@ def prepare(config_path: Path) -> Assets:
             access,
             doors,
             _keep_version(loaded, warnings),
-            None,
-            [],
-            notes,
-            warnings,
-            undo.pop_all(),
+            notes=notes,
+            warnings=warnings,
+            owned=undo.pop_all(),
         )
 
 

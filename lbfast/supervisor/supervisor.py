@@ -7,15 +7,18 @@ import os
 import sys
 import time
 import traceback
+from dataclasses import replace
 from pathlib import Path
 
 from lbfast.config.errors import ConfigError
 from lbfast.config.paths import PlaceError
 from lbfast.supervisor.children import set_process_name
-from lbfast.supervisor.estate import Estate, Heritage, adopt, adopt_heritage
+from lbfast.supervisor.estate import Estate, Heritage, adopt, adopt_heritage, adopt_inboxes
 from lbfast.supervisor.life import Supervisor
 from lbfast.supervisor.lock import AlreadyRunning
+from lbfast.supervisor.migrate import differs, migrate
 from lbfast.supervisor.reexec import inherited
+from lbfast.supervisor.standstill import stand_still
 from lbfast.supervisor.start import Assets, prepare
 from lbfast.supervisor.trial import TRIAL, run_trial
 
@@ -54,8 +57,12 @@ def _begin(path: Path) -> int:
 def _go_on(estate: Estate) -> int:
     """This program has taken over: whatever fails here, those that serve go on."""
     try:
-        assets = adopt(estate)
         heritage = adopt_heritage(estate, time.monotonic())
+        if differs(estate):
+            stand_still(heritage.children)
+            estate = migrate(estate)
+            heritage = replace(heritage, old_inboxes=adopt_inboxes(estate))
+        assets = adopt(estate)
     except Exception:
         traceback.print_exc()
         print("lbfast: the new program cannot take over; workers go on without a supervisor", file=sys.stderr)
@@ -79,12 +86,11 @@ def _supervise(assets: Assets, heritage: Heritage | None = None) -> int:
     try:
         code = supervisor.run()
     except Exception:
-        if not supervisor.is_serving:
+        if not supervisor.leave():
             supervisor.close()
             raise
         traceback.print_exc()
         print("lbfast: the supervisor has failed; workers, control and health go on", file=sys.stderr)
-        supervisor.leave()
         assets.owned.pop_all()  # kept: others use it
         return LEFT
     except BaseException:

@@ -35,10 +35,10 @@ from lbfast.supervisor.listeners import (
     apply_options,
     close_listeners,
     deafen,
+    doors_of,
     open_listeners,
     open_more,
     queued,
-    sockets_of,
 )
 from lbfast.supervisor.netlink import IPAddress
 from lbfast.supervisor.post import Post, in_parts
@@ -353,7 +353,7 @@ class Switch:
         slots = list(opened.sticks)
         moves = [[it.spec.address, it.spec.port, it.spec.service] for it in moved]
         for worker in self._crew.workers():
-            places, handles = _doors(opened.listeners, worker.index, self._assets.workers)
+            places, handles = doors_of(opened.listeners, worker.index, self._assets.workers)
             parts = in_parts({"do": "listen"}, "sticks", slots, [it.fd for it in opened.sticks.values()])
             parts += in_parts({"do": "listen"}, "listeners", places, handles)
             parts += in_parts({"do": "listen"}, "moved", moves)
@@ -428,7 +428,7 @@ class Switch:
             return
         for worker in self._crew.workers():
             if worker.index < assets.workers:
-                places, handles = _doors(assets.listeners, worker.index, assets.workers)
+                places, handles = doors_of(assets.listeners, worker.index, assets.workers)
                 for part, fds in in_parts({"do": "listen"}, "listeners", places, handles):
                     self._post.send(worker, part, fds)
         self._crew.resize(going.new_places, going.gone_places, self._resized)
@@ -438,12 +438,6 @@ class Switch:
             self._crew.complain(f"workers: {failure}; it is tried again")
             self._crew.start_missing()
         self._answer({"event": "activated"})
-
-
-def _doors(listeners: Sequence[Listener], place: int, workers: int) -> tuple[list[list[object]], list[int]]:
-    """What the worker of a place listens on: [address, port, service slot] and a descriptor for each socket."""
-    pairs = [(it.spec, fd) for it in listeners for fd in sockets_of(it, place, workers)]
-    return [[spec.address, spec.port, spec.service] for spec, _ in pairs], [fd for _, fd in pairs]
 
 
 def _check_room(assets: Assets, workers: int) -> None:

@@ -25,6 +25,7 @@ from lbfast.supervisor.bodies import Bodies
 from lbfast.supervisor.channel import ChannelError
 from lbfast.supervisor.children import Child, start_child
 from lbfast.supervisor.estate import Estate, adopt
+from lbfast.supervisor.migrate import copy_memory, differs, migrate
 from lbfast.supervisor.seats import Inbox
 from lbfast.supervisor.start import Assets
 
@@ -34,7 +35,6 @@ TRIAL_STATE = "LBFAST_TRIAL_STATE"
 
 _ANSWER_WITHIN = 10.0
 _ALIVE_FOR = 1.0  # health, whose first verdicts may take as long as the checks say
-_CHUNK = 1 << 20
 
 
 def run_trial(estate: Estate) -> int:
@@ -84,26 +84,10 @@ def _apart(estate: Estate) -> Assets:
     for seat in range(facts["slabs"]):
         inbox = Inbox.open()
         fds |= {f"inbox.{seat}.receive": inbox.receive, f"inbox.{seat}.send": inbox.send}
-    assets = adopt(Estate(facts, fds))
+    copied = Estate(facts, fds)
+    assets = adopt(migrate(copied) if differs(copied) else copied)
     silent = assets.config.model_copy(update={"log": LogSettings(target="none")})
     return replace(assets, config=silent)
-
-
-def copy_memory(fd: int) -> int:
-    """A memfd with the same content; holes stay holes."""
-    size = os.fstat(fd).st_size
-    copy = os.memfd_create("copy", os.MFD_CLOEXEC)
-    os.ftruncate(copy, size)
-    at = 0
-    while at < size:
-        try:
-            start = os.lseek(fd, at, os.SEEK_DATA)
-        except OSError:
-            break  # only a hole is left
-        at = os.lseek(fd, start, os.SEEK_HOLE)
-        for begin in range(start, at, _CHUNK):
-            os.pwrite(copy, os.pread(fd, min(_CHUNK, at - begin), begin), begin)
-    return copy
 
 
 def _forget(siblings: list[Child]) -> None:

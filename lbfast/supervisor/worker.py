@@ -130,14 +130,25 @@ class _Worker:
             os.close(fds[0])  # attach has its own
         elif what == "pin":
             _pin(set(message["cores"]))
+        elif what == "leave" and message.get("apart"):
+            self.loop.leave(dict(zip(message["to"], fds, strict=True)), apart=True)
         elif what == "leave":
             self.loop.leave(message["to"])
+        elif what == "freeze":
+            self._stand_still()
         elif what == "listen" and not self.asked:
             self.doors.take(message, fds)
         elif what == "unlisten" and not self.asked:
             self.doors.give_up(message)
             if message.get("last"):
                 self.channel.send_now({"event": "switched"})
+
+    def _stand_still(self) -> None:
+        """Touch nothing that is shared until the next message says how it goes on."""
+        self.channel.send_now({"event": "frozen"})
+        received = self.channel.receive_fds()
+        if received is not None:
+            self._hear(*received)
 
     def _stop(self) -> None:
         self.loop.stop_accepting()
