@@ -30,6 +30,7 @@ from lbfast.supervisor.start import Assets
 from lbfast.supervisor.switch import Switch
 from lbfast.supervisor.timers import Timers
 from lbfast.supervisor.wakeup import SignalPipe
+from lbfast.supervisor.watchdog import LOOK_EVERY, Watchdog
 from lbfast.supervisor.worker import STOP_GRACE
 
 START_WITHIN = 60.0  # workers and control; first verdicts take as long as the health checks say
@@ -65,6 +66,7 @@ class Supervisor:
         self._relief = Relief(self._ranks)
         self._switch = Switch(assets, self, self._post)
         self._desk = Desk(self._relief, self)
+        self._watchdog = Watchdog(lambda seat: int(assets.shared.counters.worker(seat)["progress_ms"]))
         self._backoffs: dict[str, Backoff] = defaultdict(Backoff)
         self._events: deque[Message] = deque(maxlen=_MOST_EVENTS)
         self._is_flush_due = False
@@ -79,6 +81,7 @@ class Supervisor:
             self._start(name)
         now = time.monotonic()
         self._timers.at(now + START_WITHIN, self._check_started)
+        self._timers.at(now + LOOK_EVERY, self._look_at_workers)
         for delay in ANNOUNCE_AGAIN if self._assets.addresses.raised else ():
             self._timers.at(now + delay, self._announce)
         while self._state is not State.GONE:
@@ -165,6 +168,13 @@ class Supervisor:
             self._start(name)
             child = self._ranks.named.get(name)
             self._complain(f"{text}; replaced" + (f" by pid {child.pid}" if child else ""))
+
+    def _look_at_workers(self) -> None:
+        now = time.monotonic()
+        for worker, how in self._watchdog.look(self.workers(), now):
+            self._complain(f"{worker.name} (pid {worker.pid}) {how}; killed")
+            worker.kill(signal.SIGKILL)
+        self._timers.at(now + LOOK_EVERY, self._look_at_workers)
 
     def _repair(self, child: Child) -> None:
         """Give back what a dead process held; its replacement must not be forked before."""
