@@ -12,7 +12,6 @@ from lbfast.cli.changing import now
 from lbfast.cli.clean import clean, plural, quote
 from lbfast.cli.errors import OK, TIMED_OUT, BadUsage, Unavailable
 from lbfast.cli.options import Json, Real, Reason, Service
-from lbfast.model.durations import parse_duration
 
 _LOOK = 0.5
 _TELL = 30.0  # seconds between two lines that say the same
@@ -138,6 +137,8 @@ def _words(found: dict[str, Any] | None) -> str:
 def _seconds(option: str, text: str | None, most: str) -> int | None:
     if text is None:
         return None
+    from lbfast.model.durations import parse_duration  # with pydantic: not for those who give no time
+
     try:
         ms = parse_duration(text)
     except ValueError:

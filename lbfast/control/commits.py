@@ -15,6 +15,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from lbfast.config.aside import keep_aside
 from lbfast.config.candidate import Candidate, pack_candidate
 from lbfast.config.commit import Plan, PlanError, ids_of, plan_commit
 from lbfast.config.errors import ConfigError
@@ -26,7 +27,14 @@ from lbfast.config.steps import LIVE_KEYS, ChangeWorkers, RemoveReal
 from lbfast.config.store import Loaded, parse
 from lbfast.config.versions import Version, VersionStore
 from lbfast.control.catalog import catalog_of
-from lbfast.control.confirm import Unconfirmed, forget_unconfirmed, load_unconfirmed, save_unconfirmed
+from lbfast.control.confirm import NAME as CONFIRM_NAME
+from lbfast.control.confirm import (
+    Unconfirmed,
+    decode_unconfirmed,
+    forget_unconfirmed,
+    load_unconfirmed,
+    save_unconfirmed,
+)
 from lbfast.control.difference import differing_lines
 from lbfast.control.engine import Engine
 from lbfast.control.facts import busy_slots, facts_of
@@ -99,6 +107,9 @@ class Commits:
         """Take up what a control process before us left: versions that never ran, a commit not yet confirmed."""
         if self.version:
             self.store.drop_after(self.version)
+        lost = "a commit that waited to be confirmed stands, and does not revert by itself any more"
+        if damage := keep_aside(self._state_dir / CONFIRM_NAME, decode_unconfirmed, lost):
+            self._engine.announce(damage)
         kept = load_unconfirmed(self._state_dir)
         if kept is None:
             return

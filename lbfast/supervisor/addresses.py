@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, ip_address
 from pathlib import Path
+from typing import Any
 
 from lbfast.supervisor import arp
 from lbfast.supervisor.address_plan import Placement, WantedAddress, plan_addresses
@@ -201,14 +202,18 @@ class ServiceAddresses:
         return {one.address: one for one in here if (names.get(one.link, ""), one.address, one.prefix) in recorded}
 
 
+def decode_record(document: Any) -> tuple[str, set[_Record]]:
+    """The boot and what was raised in it; an exception for anything that is not ours."""
+    addresses = {(str(name), ip_address(text), int(prefix)) for name, text, prefix in document["addresses"]}
+    return str(document["boot"]), addresses
+
+
 def read_record(record: Path) -> set[_Record]:
     """What was raised since this boot, as far as the record can be read."""
     try:
-        data = json.loads(record.read_text())
-        if data["boot"] != _boot_id():
-            return set()
-        return {(str(name), ip_address(text), int(prefix)) for name, text, prefix in data["addresses"]}
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        boot, addresses = decode_record(json.loads(record.read_text()))
+        return addresses if boot == _boot_id() else set()
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return set()  # torn by a power cut: that boot's addresses are gone with it
 
 

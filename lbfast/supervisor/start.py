@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 
+from lbfast.config.aside import keep_aside
 from lbfast.config.errors import ConfigError, Problem
 from lbfast.config.first import choose_first
 from lbfast.config.id_file import keep_ids
@@ -32,10 +33,11 @@ from lbfast.control.peer import user_name
 from lbfast.model.appliance import Config
 from lbfast.supervisor import capabilities
 from lbfast.supervisor.address_plan import WantedAddress
-from lbfast.supervisor.addresses import AddressFaults, ServiceAddresses
+from lbfast.supervisor.addresses import AddressFaults, ServiceAddresses, decode_record
 from lbfast.supervisor.limits import WorkerLimits, pipes_for_each, plan_limits, raise_descriptor_limit
 from lbfast.supervisor.listeners import Listener, ListenFaults, close_listeners, open_listeners
 from lbfast.supervisor.lock import Lock
+from lbfast.supervisor.orphans import decode_record as decode_children
 from lbfast.supervisor.orphans import end_orphans, find_orphans
 from lbfast.supervisor.privileges import Privileges, User, UserFault, decide, why_not_executable
 from lbfast.supervisor.seats import Seats, make_counters
@@ -93,7 +95,8 @@ def prepare(config_path: Path) -> Assets:
         children_record = runtime_dir() / "children.json"
         undo.callback(lambda: children_record.unlink(missing_ok=True))
         privileges, access = rights_of(loaded)
-        notes = [*_end_orphans(children_record), *privileges.notes, *([chosen] if chosen else [])]
+        damage = _look_for_damage(children_record)
+        notes = [*damage, *_end_orphans(children_record), *privileges.notes, *([chosen] if chosen else [])]
         layout = plan_layout(loaded.config)
         workers = workers_of(loaded.config)
         limits = _limits(loaded.config, layout, workers)
@@ -115,6 +118,9 @@ def prepare(config_path: Path) -> Assets:
         undo.callback(seats.close)
         for place in range(workers):
             seats.take(place)
+        version = _keep_version(loaded, damage)
+        warnings += damage
+        notes += [told for told in warnings if told not in notes]
         warnings = [f"warning: {doubt}" for doubt in (*loaded.warnings, *_log_doubts(loaded))] + warnings
         notes += _notes(config, limits, workers, addresses)
         return Assets(
@@ -133,7 +139,7 @@ def prepare(config_path: Path) -> Assets:
             privileges,
             access,
             doors,
-            _keep_version(loaded, warnings),
+            version,
             notes=notes,
             warnings=warnings,
             owned=undo.pop_all(),
@@ -188,6 +194,17 @@ def _check_scripts(loaded: Loaded, user: User) -> None:
     ]
     if problems:
         raise ConfigError(problems)
+
+
+def _look_for_damage(children_record: Path) -> list[str]:
+    """Records that a crash or a bad disk has spoiled; what is to be told of each."""
+    found = (
+        keep_aside(children_record, decode_children, "processes of a killed supervisor cannot be found by it"),
+        keep_aside(
+            state_dir() / "addresses.json", decode_record, "addresses that a killed supervisor raised stay as they are"
+        ),
+    )
+    return [told for told in found if told]
 
 
 def _end_orphans(record: Path) -> list[str]:
@@ -247,12 +264,16 @@ def _log_doubts(loaded: Loaded) -> list[Problem]:
     ]
 
 
-def _keep_version(loaded: Loaded, warnings: list[str]) -> int:
+def _keep_version(loaded: Loaded, told: list[str]) -> int:
+    """The number of what runs; ``told`` gets what was wrong."""
     now = local_clock().now_iso()
     started = Version(0, now, user_name(os.getuid()), "given at start", os.path.abspath(loaded.file))
-    number, trouble = adopt_text(VersionStore(state_dir()), loaded.text, started)
+    store = VersionStore(state_dir())
+    newest = store.newest()
+    told += store.move_damaged()
+    number, trouble = adopt_text(store, loaded.text, started, newest)
     if trouble:
-        warnings.append(trouble)
+        told.append(trouble)
     return number
 
 
