@@ -13,7 +13,7 @@ from lbfast._stick_view cimport (
     PAGE, buckets_for, buckets_offset, format_entry, has_prefix, is_vacant, parse_network, pid_page, pid_page_free,
     table_size,
 )
-from lbfast._sys cimport atomic_add64, atomic_load32, atomic_store32, atomic_swap32, fence_release
+from lbfast._sys cimport atomic_add64, atomic_load32, atomic_load64, atomic_store32, atomic_swap32, fence_release
 
 import os
 
@@ -451,9 +451,15 @@ cdef class StickTable:
         cdef int removed = 0
         cdef uint64_t visited = 0
         cdef uint64_t seen = 0
+        if atomic_load64(self.map.mutations) == 0:
+            return 0    # nothing was ever put in: of a thousand services most are like this
         with nogil:
             while visited < buckets and seen <= self.map.mask:
                 self.cursor = (self.cursor + 1) & self.map.mask
+                if not self.cursor & 31 and not self.map.touched[self.cursor >> 5]:
+                    self.cursor += 31       # a byte of the bitmap, 32 buckets, never used
+                    seen += 32
+                    continue
                 seen += 1
                 if is_touched(&self.map, self.cursor):
                     visited += 1

@@ -103,6 +103,7 @@ class EventStream:
         self._followers: set[Follower] = set()
         self.suppressed = 0  # records kept out of the log by the rate limit, ever
         self.skipped = 0  # events dropped undecoded, ever
+        self.asked: Callable[[], None] = lambda: None  # somebody wants to see events: look for new ones now
 
     def set_limit(self, limit: RateLimit) -> None:
         """Another limit from now on; what the old one kept out is told first."""
@@ -115,6 +116,7 @@ class EventStream:
 
     def newest(self, limit: int) -> list[Record]:
         """The newest kept records, oldest first; up to half of them are not of connections, however many those are."""
+        self.asked()
         if limit <= 0:
             return []
         connections = _last(self._connections, limit - min(len(self._others), limit // 2))
@@ -125,6 +127,7 @@ class EventStream:
     def follow(self) -> Follower:
         follower = Follower()
         self._followers.add(follower)
+        self.asked()
         return follower
 
     def unfollow(self, follower: Follower) -> None:

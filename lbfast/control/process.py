@@ -26,6 +26,7 @@ from lbfast.control.events import EventStream, RingDrain
 from lbfast.control.line import SupervisorLine
 from lbfast.control.log import LogWriter
 from lbfast.control.log_targets import open_target
+from lbfast.control.pace import Pace
 from lbfast.control.protocol import ControlError
 from lbfast.control.rate_limit import RateLimit
 from lbfast.control.server import ControlServer
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from lbfast.config.layout import Layout
     from lbfast.model.appliance import Config
 
-DRAIN_S: Final = 0.2
 SWEEP_S: Final = 1.0
 EXIT_OK: Final = 0
 EXIT_USAGE: Final = 2
@@ -149,16 +149,19 @@ class ControlProcess:
         loop.add_signal_handler(signal.SIGTERM, stopping.set)
         loop.add_signal_handler(signal.SIGHUP, log.reopen)
         loop.add_reader(self._channel.fileno(), self._hear, loop, stopping)
+        events = self._engine.events
+        pace = Pace(lambda: drain.turn(self._clock.now_iso()), lambda: events.followers > 0, self._report_bug)
+        events.asked = pace.hurry
         tasks = [
-            asyncio.create_task(_every(DRAIN_S, lambda: drain.turn(self._clock.now_iso()), self._report_bug)),
-            asyncio.create_task(_every(SWEEP_S, lambda: sweep_once(self._engine), self._report_bug)),
-            asyncio.create_task(_every(SWEEP_S, limits.turn, self._report_bug)),
+            asyncio.create_task(_every(SWEEP_S, [lambda: sweep_once(self._engine), limits.turn], self._report_bug))
         ]
         try:
+            pace.start(self._shared.ring_wake)
             self._commits.start()
             self._tell_ready()
             await stopping.wait()
         finally:
+            pace.stop()
             tasks += self._tasks
             for task in tasks:
                 task.cancel()
@@ -251,17 +254,18 @@ def forwarded_record(message: Mapping[str, Any], catalog: Catalog, at: str) -> d
     return record
 
 
-async def _every(seconds: float, work: Callable[[], object], failed: Callable[[Exception], None]) -> None:
-    """Do the work again and again.  A failure is told once per kind in a row and ends nothing."""
-    told = ""
+async def _every(seconds: float, works: Sequence[Callable[[], object]], failed: Callable[[Exception], None]) -> None:
+    """Do the works again and again.  A failure is told once per kind in a row and ends nothing."""
+    told = [""] * len(works)
     while True:
-        try:
-            work()
-            told = ""
-        except Exception as error:
-            if repr(error) != told:
-                told = repr(error)
-                failed(error)
+        for place, work in enumerate(works):
+            try:
+                work()
+                told[place] = ""
+            except Exception as error:
+                if repr(error) != told[place]:
+                    told[place] = repr(error)
+                    failed(error)
         await asyncio.sleep(seconds)
 
 
