@@ -56,8 +56,8 @@ def render_haproxy(ports: Sequence[int], reals: int, target: int, check: str, wo
     for index, port in enumerate(ports):
         parts.append(f"listen S{index}\n  bind 127.0.0.1:{port} shards by-thread\n  balance leastconn\n")
         parts.append("  stick-table type ip size 100k expire 30m\n  stick on src\n")
-        for number in range(reals):
-            parts.append(f"  server R{number} {real_address(index * reals + number)}:{target}{checked}\n")
+        at = index * reals
+        parts += [f"  server R{number} {real_address(at + number)}:{target}{checked}\n" for number in range(reals)]
     return "".join(parts)
 
 
