@@ -32,6 +32,7 @@ cdef class Ring:
         return ring
 
     cdef _point(self):
+        self.map.wake = -1
         self.map.head = <RingHead*>(self.region.base + SHM_HEADER)
         self.map.events = <Event*>(self.region.base + SHM_HEADER + sizeof(RingHead))
 

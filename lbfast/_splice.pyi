@@ -28,12 +28,14 @@ class Loop:
         outboxes: dict[int, int],
         control: int,
         health_wake: int,
+        ring_wake: int = -1,
         pipe_size: int = 262144,
         max_pipes: int = 256,
     ) -> None:
         """``inbox``: datagram socket on which other workers hand accepted sockets over;
         ``index``: its seat; ``outboxes``: seat -> the sending end of its inbox; ``control``: descriptor that makes
-        ``run`` return LOOP_CONTROL; ``health_wake``: eventfd written when a connect fails."""
+        ``run`` return LOOP_CONTROL; ``health_wake``: eventfd written when a connect fails;
+        ``ring_wake``: eventfd written when the event ring is half full."""
     def set_stick(self, service: int, table: StickTable | None) -> None: ...
     def add_listener(self, fd: int, service: int, port: int) -> None:
         """Accept on a listening, non-blocking socket owned by the supervisor."""

@@ -33,7 +33,7 @@ from lbfast._sys cimport (
 from lbfast._table cimport ADMIN_HALT, Service, Table, TABLE_SERVICES
 from lbfast._timer cimport TIMER_NONE, timer_due, timer_set, timer_wait, wheel_close, wheel_open
 from lbfast._worker cimport (
-    BATCH, BUFFER_SIZE, MAX_SEATS, TICK_MS, TURN_MS, Listener, Worker, blocks_close, ready_pop, real_of,
+    BATCH, BUFFER_SIZE, IDLE_MS, MAX_SEATS, TICK_MS, TURN_MS, Listener, Worker, blocks_close, ready_pop, real_of,
     service_of,
 )
 
@@ -209,7 +209,7 @@ cdef void run_cuts(Worker* w) noexcept nogil:
 
 
 cdef int sleep_for(Worker* w) noexcept nogil:
-    cdef int64_t limit = TURN_MS
+    cdef int64_t limit = TURN_MS if w.slab.head.live else IDLE_MS
     if w.ready_first != CONN_NONE:
         return 0
     if w.any_paused:
@@ -273,7 +273,7 @@ cdef class Loop:
 
     def __init__(self, int index, Table table not None, Counters counters not None, Slab slab not None,
                  Ring ring not None, *, int inbox, outboxes, int control, int health_wake,
-                 int pipe_size=262144, int max_pipes=256):
+                 int ring_wake=-1, int pipe_size=262144, int max_pipes=256):
         cdef Worker* w = &self.worker
         cdef int i
         if not 0 <= index < min(counters.workers, MAX_SEATS):
@@ -288,6 +288,7 @@ cdef class Loop:
         w.slab = &slab.map
         w.ring = &ring.map
         w.health_wake = health_wake
+        ring.map.wake = ring_wake
         for i in range(MAX_SEATS):
             w.outboxes[i] = outboxes.get(i, -1) if i != index else -1
         w.now_ms = boot_ms()

@@ -8,7 +8,7 @@ from lbfast._address cimport address_parse
 from lbfast._shm cimport SHM_HEADER
 from lbfast._siphash cimport siphash13
 from lbfast._stick_count cimport count_entry, count_real, forget_all_holds, recount
-from lbfast._stick_lock cimport bucket_undo, is_touched, lock_within, mark_of, note_take, own_pid
+from lbfast._stick_lock cimport bucket_undo, is_touched, lock_within, mark_of, note_take, own_pid, stride
 from lbfast._stick_view cimport (
     PAGE, buckets_for, buckets_offset, format_entry, has_prefix, is_vacant, parse_network, pid_page, pid_page_free,
     table_size,
@@ -451,14 +451,15 @@ cdef class StickTable:
         """Also settles bound and used when a process died inside a change."""
         cdef int removed = 0
         cdef uint64_t visited = 0
-        cdef uint64_t seen = 0
+        cdef uint64_t seen = 0, step
         with nogil:
             while visited < buckets and seen <= self.map.mask:
-                self.cursor = (self.cursor + 1) & self.map.mask
-                seen += 1
                 if is_touched(&self.map, self.cursor):
                     visited += 1
                     removed += sweep_bucket(&self.map, self.cursor, timeout_ms, now_ms)
+                step = stride(&self.map, self.cursor)
+                self.cursor = (self.cursor + step) & self.map.mask
+                seen += step
             recount(&self.map)
         return removed
 

@@ -164,6 +164,9 @@ cdef bint network_holds(const TableMap* table, uint64_t packed, const uint8_t* a
 cdef class Table:
     cdef Region region
     cdef TableMap map
+    cdef tuple given          # ports of connecting sockets, and when that was read
+    cdef int64_t given_at_ms
+    cdef tuple _given(self)
     cdef _point(self)
     cdef Service* _service(self, long slot) except NULL
     cdef Real* _real(self, long slot) except NULL

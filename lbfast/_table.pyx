@@ -47,12 +47,18 @@ def unmapped(bytes packed not None):
     return address_format(<const uint8_t*>packed)
 
 
-def may_meet_itself(str address, int port):
-    """Can a connect to this place be given the very port it goes to, and so reach its own socket?"""
+def may_meet_itself(str address, int port, tuple given):
+    """Can a connect to this place be given the very port it goes to, and so reach its own socket?
+
+    ``given``: lowest and highest port that connecting sockets get.
+    """
     if not ipaddress.ip_address(address).is_loopback:
         return False
-    low, high = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
-    return port == 0 or low <= port <= high
+    return port == 0 or given[0] <= port <= given[1]
+
+
+def given_ports():
+    return tuple(map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()))
 
 
 cdef class Table:
@@ -275,7 +281,7 @@ cdef class Table:
         r.tag = real_tag(raw)
         r.is_ipv6 = address[:12] != b"\0" * 10 + b"\xff\xff"
         r.port = settings["port"]
-        r.may_meet_itself = may_meet_itself(settings["address"], settings["port"])
+        r.may_meet_itself = may_meet_itself(settings["address"], settings["port"], self._given())
         r.service = settings["service"]
         r.weight = settings["weight"]
         r.max_connections = settings["max_connections"]
@@ -283,6 +289,14 @@ cdef class Table:
         r.is_fallback = bool(settings["is_fallback"])
         self.map.head.reals_top = max(self.map.head.reals_top, <uint32_t>slot + 1)
         atomic_store32(&r.enabled, 1)
+
+    cdef tuple _given(self):
+        """Read anew at most once a second: a configuration can have ten thousand real servers."""
+        cdef int64_t now = boot_ms()
+        if self.given is None or now - self.given_at_ms >= 1000:
+            self.given = given_ports()
+            self.given_at_ms = now
+        return self.given
 
     def clear_real(self, long slot):
         atomic_store32(&self._real(slot).enabled, 0)

@@ -20,7 +20,8 @@ cdef enum:
     BATCH = 256               # events a turn
     ACCEPT_BATCH = 64         # connections a listener and a turn
     TICK_MS = 1000            # Python gets its turn
-    TURN_MS = 100             # longest sleep: cuts and paused listeners are looked at
+    TURN_MS = 100             # longest sleep with connections: cuts are looked at
+    IDLE_MS = 500             # and without; less than FRESH_MS, or others would hand nothing over
     PAUSE_MS = 20             # a listener that met a limit or EMFILE rests so long
     MAX_SEATS = 512           # two for each of 256 workers: one of them while its successor comes
 

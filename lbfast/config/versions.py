@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ class VersionStore:
         told = []
         for number in self.numbers():
             path, lost = self._path(number, "json"), f"version {number} cannot be shown or reverted to"
-            damage = keep_aside(path, lambda document, number=number: _decode(number, document), lost)
+            damage = keep_aside(path, partial(_decode, number), lost)
             if damage is None and self.text(number) is None:
                 damage = keep_aside(path, _no_text, lost)
             if damage is not None:

@@ -105,6 +105,7 @@ class EventStream:
         self.watchers: list[Callable[[Event], None]] = []  # and of every connection's event that was decoded
         self.suppressed = 0  # records kept out of the log by the rate limit, ever
         self.skipped = 0  # events dropped undecoded, ever
+        self.asked: Callable[[], None] = lambda: None  # somebody wants to see events: look for new ones now
 
     def set_limit(self, limit: RateLimit) -> None:
         """Another limit from now on; what the old one kept out is told first."""
@@ -117,6 +118,7 @@ class EventStream:
 
     def newest(self, limit: int) -> list[Record]:
         """The newest kept records, oldest first; up to half of them are not of connections, however many those are."""
+        self.asked()
         if limit <= 0:
             return []
         connections = _last(self._connections, limit - min(len(self._others), limit // 2))
@@ -127,6 +129,7 @@ class EventStream:
     def follow(self) -> Follower:
         follower = Follower()
         self._followers.add(follower)
+        self.asked()
         return follower
 
     def unfollow(self, follower: Follower) -> None:

@@ -28,6 +28,7 @@ from lbfast.control.kept_log import KeptLog, Tee
 from lbfast.control.line import SupervisorLine
 from lbfast.control.log import LogWriter
 from lbfast.control.log_targets import open_target
+from lbfast.control.pace import Pace
 from lbfast.control.protocol import ControlError
 from lbfast.control.rate_limit import RateLimit
 from lbfast.control.server import ControlServer
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from lbfast.config.layout import Layout
     from lbfast.model.appliance import Config
 
-DRAIN_S: Final = 0.2
 SWEEP_S: Final = 1.0
 EXIT_OK: Final = 0
 EXIT_USAGE: Final = 2
@@ -165,10 +165,11 @@ class ControlProcess:
         loop.add_signal_handler(signal.SIGTERM, stopping.set)
         loop.add_signal_handler(signal.SIGHUP, log.reopen)
         loop.add_reader(self._channel.fileno(), self._hear, loop, stopping)
+        events = self._engine.events
+        pace = Pace(lambda: drain.turn(self._clock.now_iso()), lambda: events.followers > 0, self._report_bug)
         tasks = [
-            asyncio.create_task(self._every(DRAIN_S, lambda: drain.turn(self._clock.now_iso()))),
-            asyncio.create_task(self._every(SWEEP_S, lambda: sweep_once(self._engine))),
-            asyncio.create_task(self._every(SWEEP_S, limits.turn)),
+            asyncio.create_task(self._look_into_rings(pace)),
+            asyncio.create_task(self._every(SWEEP_S, [lambda: sweep_once(self._engine), limits.turn])),
         ]
         try:
             self._commits.start()
@@ -176,6 +177,7 @@ class ControlProcess:
             self._tell_ready()
             await stopping.wait()
         finally:
+            pace.stop()
             tasks += self._tasks
             for task in tasks:
                 task.cancel()
@@ -187,9 +189,15 @@ class ControlProcess:
             if self._begun.is_set():
                 drain.turn(self._clock.now_iso())  # the last records of the workers
 
-    async def _every(self, seconds: float, work: Callable[[], object]) -> None:
+    async def _every(self, seconds: float, works: Sequence[Callable[[], object]]) -> None:
         await self._begun.wait()
-        await _every(seconds, work, self._report_bug)
+        await _every(seconds, works, self._report_bug)
+
+    async def _look_into_rings(self, pace: Pace) -> None:
+        """Not before it is our turn: a ring has one reader."""
+        await self._begun.wait()
+        self._engine.events.asked = pace.hurry
+        pace.start(self._shared.ring_wake)
 
     def _tell_ready(self) -> None:
         try:
@@ -277,17 +285,18 @@ def forwarded_record(message: Mapping[str, Any], catalog: Catalog, at: str) -> d
     return record
 
 
-async def _every(seconds: float, work: Callable[[], object], failed: Callable[[Exception], None]) -> None:
-    """Do the work again and again.  A failure is told once per kind in a row and ends nothing."""
-    told = ""
+async def _every(seconds: float, works: Sequence[Callable[[], object]], failed: Callable[[Exception], None]) -> None:
+    """Do the works again and again.  A failure is told once per kind in a row and ends nothing."""
+    told = [""] * len(works)
     while True:
-        try:
-            work()
-            told = ""
-        except Exception as error:
-            if repr(error) != told:
-                told = repr(error)
-                failed(error)
+        for place, work in enumerate(works):
+            try:
+                work()
+                told[place] = ""
+            except Exception as error:
+                if repr(error) != told[place]:
+                    told[place] = repr(error)
+                    failed(error)
         await asyncio.sleep(seconds)
 
 

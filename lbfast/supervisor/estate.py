@@ -36,6 +36,8 @@ from lbfast.supervisor.shared import Shared
 from lbfast.supervisor.start import Assets, close_doors, rights_of
 from lbfast.supervisor.web_door import WebDoor
 
+WAKES = ("health_wake", "ring_wake")  # eventfds
+
 
 @dataclass
 class Estate:
@@ -112,7 +114,7 @@ def memory_of(shared: Shared) -> dict[str, int]:
         "table": shared.table.fd,
         "counters": shared.counters.fd,
         "results": shared.results.fd,
-        "health_wake": shared.health_wake,
+        **{name: getattr(shared, name) for name in WAKES},
         **{f"stick.{slot}": stick.fd for slot, stick in shared.sticks.items()},
         **{f"slab.{seat}": slab.fd for seat, slab in enumerate(shared.slabs)},
         **{f"ring.{seat}": ring.fd for seat, ring in enumerate(shared.rings)},
@@ -199,9 +201,10 @@ def _adopt_shared(facts: Mapping[str, Any], fds: dict[str, int]) -> Shared:
         rings=[Ring.attach(fds[f"ring.{seat}"]) for seat in range(facts["slabs"])],
         results=ProbeResults.attach(fds["results"]),
         health_wake=fds["health_wake"],
+        ring_wake=fds["ring_wake"],
     )
     for name in memory_of(shared):
-        if name != "health_wake":
+        if name not in WAKES:
             os.close(fds.pop(name))  # attach has its own
     os.close(fds.pop("running"))
     return shared

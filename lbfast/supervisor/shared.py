@@ -27,6 +27,7 @@ class Shared:
     rings: list[Ring]  # by seat
     results: ProbeResults
     health_wake: int  # eventfd: a connect to a real server failed
+    ring_wake: int  # eventfd: an event ring is half full
 
 
 def create_shared(config: Config, layout: Layout, counters: Counters) -> Shared:
@@ -39,6 +40,7 @@ def create_shared(config: Config, layout: Layout, counters: Counters) -> Shared:
         rings=[],
         results=ProbeResults.create(),
         health_wake=os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC),
+        ring_wake=os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC),
     )
 
 

@@ -24,7 +24,7 @@ from lbfast.model.appliance import LogSettings
 from lbfast.supervisor.bodies import Bodies
 from lbfast.supervisor.channel import ChannelError
 from lbfast.supervisor.children import Child, start_child
-from lbfast.supervisor.estate import Estate, adopt
+from lbfast.supervisor.estate import WAKES, Estate, adopt
 from lbfast.supervisor.migrate import copy_memory, differs, migrate
 from lbfast.supervisor.seats import Inbox
 from lbfast.supervisor.start import Assets
@@ -80,7 +80,8 @@ def _apart(estate: Estate) -> Assets:
     facts = estate.facts | {"listeners": [], "locks": [], "web": []}
     memory = ("table", "counters", "results", "stick.", "slab.", "ring.")
     fds = {name: copy_memory(fd) for name, fd in estate.fds.items() if name.startswith(memory)}
-    fds |= {"running": os.dup(estate.fds["running"]), "health_wake": os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)}
+    fds |= {"running": os.dup(estate.fds["running"])}
+    fds |= {name: os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for name in WAKES}
     for seat in range(facts["slabs"]):
         inbox = Inbox.open()
         fds |= {f"inbox.{seat}.receive": inbox.receive, f"inbox.{seat}.send": inbox.send}

@@ -57,6 +57,7 @@ def run_worker(setup: WorkerSetup, channel: Channel) -> int:
         outboxes=setup.outboxes,
         control=channel.fileno(),
         health_wake=shared.health_wake,
+        ring_wake=shared.ring_wake,
         pipe_size=PIPE_SIZE,
         max_pipes=setup.pipes,
     )

@@ -95,6 +95,7 @@ class Control:
             os.kill(self.pid, signal.SIGKILL)
             self.end()
         os.close(self.shared.health_wake)
+        os.close(self.shared.ring_wake)
 
 
 @pytest.fixture
