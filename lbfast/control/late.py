@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import concurrent.futures.thread  # noqa: F401
-import email.contentmanager  # noqa: F401
-import email.generator  # noqa: F401
+import email.contentmanager
+import email.generator
 import email.mime.text  # noqa: F401
 import encodings.cp437  # noqa: F401
 import sqlite3.dbapi2  # noqa: F401
