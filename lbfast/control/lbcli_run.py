@@ -49,13 +49,9 @@ READS: Final = ("list", "api")
 
 def role_of(action: str) -> str:
     """Who may."""
-    return (
-        "operate"
-        if action in OPERATIONS or action == "support-download"
-        else "report"
-        if action in READS
-        else "configure"
-    )
+    if action in READS:
+        return "report"
+    return "operate" if action in OPERATIONS or action == "support-download" else "configure"
 
 
 def run(actions: Sequence[Any]) -> Generator[Ask, Report, tuple[bool, list[Report]]]:
@@ -85,9 +81,9 @@ def _do(actions: Sequence[Any], steps: list[Step], before: Report) -> Generator[
     was_committed = False
     for number, step in enumerate(steps):
         try:
-            details = (
-                {"message": "in the candidate"} if step.is_edit else (yield from _ACTS[step.action](step.options or {}))
-            )
+            details: Report = {"message": "in the candidate"}
+            if not step.is_edit:
+                details = yield from _ACTS[step.action](step.options or {})
             was_committed = was_committed or step.action in ("reload-haproxy", "restart-haproxy")
             results.append({"action": step.action, "status": "success", **details})
         except ControlError as error:
@@ -164,10 +160,10 @@ def understand(action: Any) -> Step:
         for key in _NEEDED.get(name, ()):
             _take(options, name, key)
         return Step(name, None, options)
+    if not name:
+        raise LbcliError("action is missing")
     known = ", ".join((*_EDITS, *_ACTS))
-    raise LbcliError(
-        f"action: {name[:60]!r} is not possible with lbfast; possible are {known}" if name else "action is missing"
-    )
+    raise LbcliError(f"action: {name[:60]!r} is not possible with lbfast; possible are {known}")
 
 
 def _take(options: Mapping[str, str], action: str, key: str) -> str:
@@ -305,15 +301,9 @@ def _list(options: Mapping[str, str]) -> Asking:
 
 
 def _as_vendor(service: Report) -> Report:
+    names = {"rip": "label", "ip": "address", "weight": "weight", "status": "state"}
     rips = [
-        {
-            "rip": it["label"],
-            "ip": it["address"],
-            "port": it["port"] or "",
-            "weight": it["weight"],
-            "status": it["state"],
-        }
-        for it in service["real_servers"]
+        {name: it[key] for name, key in names.items()} | {"port": it["port"] or ""} for it in service["real_servers"]
     ]
     keys = {"vip": "label", "ip": "address", "ports": "ports", "mode": "mode", "status": "state"}
     return {name: service[key] for name, key in keys.items()} | {"layer": "7", "rips": rips}

@@ -1,4 +1,4 @@
-"""POST /api/v2/ as the vendor's: Basic authentication and a key, a list of actions in, an entry for each of them out."""
+"""POST /api/v2/ as the vendor's: Basic authentication and a key, actions in, an entry for each of them out."""
 
 from __future__ import annotations
 
