@@ -82,6 +82,8 @@ async def _identify(request: Request) -> tuple[str, tuple[str, str]] | Response:
             is_right = await asyncio.to_thread(state.users.check_password, name, password)
     user = state.users.find(name)
     if key is None or not is_right or user is None:
+        if not name:
+            return _unauthorized("show user and password (Basic) and the key (X-LB-APIKEY, in base64)")
         state.throttle.failed(name, source)
         state.audit.add(name, "api v2 login failed", source=source)
         return _unauthorized("user, password or key is wrong")
