@@ -10,10 +10,13 @@ import base64
 import hashlib
 import io
 import json
+import lzma
 import os
 import re
 import stat
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -31,6 +34,10 @@ MOST_FILE: Final = 64 << 20  # bytes of one file when unpacked
 MOST_ALL: Final = 256 << 20
 _SCRYPT: Final = {"n": 1 << 15, "r": 8, "p": 1}  # 32 MiB, a tenth of a second
 _MOST_N: Final = 1 << 18
+_BROKEN: Final = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
+    *(NotImplementedError, RuntimeError, EOFError, OverflowError),
+)
 _NAME: Final = re.compile(r"[a-z0-9][A-Za-z0-9._-]{0,99}(/[A-Za-z0-9][A-Za-z0-9._-]{0,99})?")
 
 
@@ -78,7 +85,9 @@ def unpack(content: bytes, passphrase: str = "") -> Backup:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             return _read(archive)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, OverflowError) as error:
+    except BackupError:
+        raise
+    except (*_BROKEN, OSError, ValueError) as error:
         raise BackupError(f"the backup is damaged: {error}") from None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final
 
+from lbfast.config.schema import json_schema
 from lbfast.control.arguments import Arg, Entry
 from lbfast.control.engine import Caller, Engine
 from lbfast.control.face import face_of
@@ -17,6 +18,10 @@ Result = dict[str, Any]
 
 MOST_RECORDS: Final = 5_000
 HOUR: Final = 3_600
+
+
+def schema(_engine: Engine) -> Result:
+    return json_schema()
 
 
 def backups(engine: Engine) -> Result:
@@ -106,6 +111,7 @@ _CONFIRM = Arg("confirm", int, False, 1, 86_400)
 
 # name, function, arguments, whether it changes something or shows what not everybody may see
 ENTRIES: Final[tuple[Entry, ...]] = (
+    ("schema", schema, (), False),
     ("backups", backups, (), False),
     ("backup", backup, (_PASSPHRASE, Arg("reason", str, False, 0, 500)), True),
     ("restore", restore, (_NAME, _PASSPHRASE, Arg("trial", bool, required=False), _CONFIRM), True),

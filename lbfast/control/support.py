@@ -40,9 +40,9 @@ COMMANDS: Final = {
     "sockets.txt": ("ss", "-Htanpi", "state", "listening"),
 }
 _SECRET: Final = re.compile(
-    r'(?im)^(\s*[\w.-]*(?:password|passphrase|secret|token|key)[\w.-]*\s*=\s*)("""(?:.|\n)*?"""|.*)$'
+    r'(?im)^(\s*[\w.-]*(?:password|passphrase|secret|token|key|webhook)[\w.-]*\s*=\s*)("""(?:.|\n)*?"""|.*)$'
 )
-_URL: Final = re.compile(r"(https?://)[^\s\"'/]*@|(?<=://)([^\s\"']+?)(?=\?)(\?[^\s\"']*)")
+_URL: Final = re.compile(r"(https?://)[^\s\"'/]*@")
 
 
 class Support:
@@ -111,7 +111,7 @@ class Support:
 def without_secrets(text: str) -> str:
     """A text with whatever is called a password, secret, token or key taken out, and what URLs carry."""
     text = _SECRET.sub(r'\1"(removed)"', text)
-    return _URL.sub(lambda found: f"{found[1]}(removed)@" if found[1] else f"{found[2]}?(removed)", text)
+    return _URL.sub(r"\1(removed)@", text)
 
 
 def _as_it_is(text: str) -> str:

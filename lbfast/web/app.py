@@ -16,6 +16,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp
 
 from lbfast.web import (
+    api,
     pages_account,
     pages_backup,
     pages_clients,
@@ -42,6 +43,7 @@ from lbfast.web.static_files import static_routes
 
 # Each has ``routes(state) -> list[BaseRoute]``; the API's modules belong into this list too.
 PARTS: Final = (
+    api,
     pages_login,
     pages_overview,
     pages_clients,

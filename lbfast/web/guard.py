@@ -25,7 +25,7 @@ HEADERS: Final = {
 HSTS: Final = "max-age=31536000"
 SMALL: Final = 2 << 20  # a configuration of 1 MB, with room for its encoding in a form
 LARGE: Final = 64 << 20  # a backup
-LARGE_PLACES: Final = ("/lbadmin/maintenance/backup", "/api/v1/restore")
+LARGE_PLACES: Final = ("/lbadmin/maintenance/backup", "/api/v1/backups")
 BODY_S: Final = 20.0  # for a small body; each further MB adds a second
 
 
