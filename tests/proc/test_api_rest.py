@@ -11,9 +11,9 @@ from http.client import HTTPSConnection
 from typing import Any
 
 import pytest
+from api_world import Api, make_key, web_lbfast
 from harness import Lbfast, free_port, scaled
 from waiting import wait_for
-from web_world import Api, make_key, web_lbfast
 
 V1 = "/api/v1"
 
