@@ -64,7 +64,7 @@ def supervise(world: World, dice: random.Random) -> None:
     world.scribble(world.ring.fd, dice, 30)
     world.scribble(world.slabs[1].fd, dice, 200)
     world.scribble(world.table.fd, dice, 100)
-    repair(0, DEAD, world.table, world.counters, world.slabs, world.ring, {slot: world.stick for slot in range(3)})
+    repair(0, DEAD, world.table, world.counters, world.slabs, world.ring, dict.fromkeys(range(3), world.stick))
 
 
 def read(world: World, dice: random.Random) -> None:
