@@ -8,7 +8,9 @@ from libc.errno cimport ESRCH, errno
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from lbfast._siphash cimport siphash13
-from lbfast._stick cimport STICK_EMPTY, STICK_NO_CONN, STICK_NOTES, STICK_WAYS, RECOVER_AFTER_MS, StickBucket, StickHeader, StickMap
+from lbfast._stick cimport (
+    RECOVER_AFTER_MS, STICK_EMPTY, STICK_NO_CONN, STICK_NOTES, STICK_WAYS, StickBucket, StickHeader, StickMap,
+)
 from lbfast._sys cimport (
     atomic_load32, atomic_load64, atomic_or8, atomic_store32, atomic_swap32, boot_ms, cpu_pause, fence_release, getpid,
     kill, sched_yield, timespec,
