@@ -12,9 +12,9 @@ import traceback
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from enum import Enum, auto
-from pathlib import Path
 
 from lbfast import __version__
+from lbfast.config.files import open_to_read
 from lbfast.config.paths import control_socket
 from lbfast.supervisor import orphans
 from lbfast.supervisor.backoff import Backoff
@@ -431,7 +431,7 @@ class Supervisor:
     def _commit_file(self) -> None:
         """Control reads the file that was given at start, and commits it; it need not have the right to open it."""
         control = self.control()
-        fds = _open_to_read(self._assets.config_path)
+        fds = open_to_read(self._assets.config_path)
         try:
             if control is None or not control.ready or not control.channel.send_now({"do": "commit"}, fds):
                 text = "SIGHUP ignored: the control process is not there to commit the configuration; try again"
@@ -494,14 +494,6 @@ class Supervisor:
         """A second signal: at once."""
         for child in self._ranks.everybody():
             child.kill(signal.SIGKILL)
-
-
-def _open_to_read(path: Path) -> list[int]:
-    """Its descriptor; none when it cannot be opened, and control says why."""
-    try:
-        return [os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)]
-    except OSError:
-        return []
 
 
 def _is_terminal() -> bool:

@@ -64,7 +64,7 @@ class Watchdog:
         before, self._watched = self._watched, {}
         hung = []
         for worker in workers:
-            if not worker.ready:
+            if not worker.ready or worker.seat < 0:  # of a program before an upgrade: its counters are elsewhere
                 continue
             watched = self._watched[worker.pid] = self._judge(worker, before.get(worker.pid), elapsed)
             if watched.silent >= HUNG_AFTER:
