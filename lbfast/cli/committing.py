@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
@@ -18,8 +18,11 @@ WAIT_S = 180.0  # listeners, neighbours, IPv6 detection, then the workers
 
 File = Annotated[Path, Parameter(name="FILE", help="The configuration, a TOML file.")]
 Removed = Annotated[
-    Literal["cut", "drain"],
-    Parameter(name="--removed", help="Connections of removed real servers: cut them, or let them end by themselves."),
+    str,
+    Parameter(
+        name="--removed",
+        help="Connections of removed real servers: cut them, drain (they end by themselves), or a time such as 30m.",
+    ),
 ]
 Against = Annotated[int | None, Parameter(name="--against", help="Refuse if another version than this one runs.")]
 VersionNumber = Annotated[int | None, Parameter(name="VERSION", help="A number of `lbfast history`.")]
@@ -27,7 +30,7 @@ VersionNumber = Annotated[int | None, Parameter(name="VERSION", help="A number o
 
 def plan(file: File, /, *, removed: Removed = "cut", against: Against = None, json: Json = False) -> int:
     """What a commit of this file would do: the steps in order, and what clients would notice."""
-    result = talk.ask("plan", WAIT_S, **_text(file), removed=removed, against=against)
+    result = talk.ask("plan", WAIT_S, **_text(file), **_policy(removed), against=against)
     if json:
         out.print_json(result)
         return OK
@@ -49,7 +52,7 @@ def commit(
     json: Json = False,
 ) -> int:
     """Make this file the running configuration, live; whole effect or none."""
-    args = {"reason": reason, "removed": removed, "against": against, "confirm": _seconds(confirm)}
+    args = {"reason": reason, **_policy(removed), "against": against, "confirm": _seconds(confirm)}
     result = talk.ask("commit", WAIT_S, **_text(file), **args)
     if json:
         out.print_json(result)
@@ -115,6 +118,19 @@ def _text(file: Path) -> dict[str, str]:
         return {"text": file.read_bytes().decode("utf-8-sig"), "file": os.path.abspath(file)}
     except UnicodeDecodeError as error:
         raise BadUsage(f"{clean(file)}: byte {error.start} is not UTF-8: save the file with that encoding") from None
+
+
+def _policy(removed: str) -> dict[str, Any]:
+    """``cut``, ``drain``, or a drain for a time."""
+    if removed in ("cut", "drain"):
+        return {"removed": removed}
+    try:
+        ms = parse_duration(removed)
+    except ValueError:
+        ms = -1
+    if ms % 1_000 or not 0 <= ms <= parse_duration("24d"):
+        raise BadUsage(f"--removed takes cut, drain or a time in whole seconds such as 30m, got {clean(removed)}")
+    return {"removed": "drain", "cut_after": ms // 1_000}
 
 
 def _seconds(text: str | None) -> int | None:

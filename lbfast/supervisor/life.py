@@ -12,9 +12,9 @@ import traceback
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from enum import Enum, auto
-from pathlib import Path
 
 from lbfast import __version__
+from lbfast.config.files import open_to_read
 from lbfast.config.paths import control_socket
 from lbfast.supervisor import orphans
 from lbfast.supervisor.backoff import Backoff
@@ -36,7 +36,7 @@ from lbfast.supervisor.switch import Switch
 from lbfast.supervisor.timers import Timers
 from lbfast.supervisor.upgrade import Upgrade
 from lbfast.supervisor.wakeup import SignalPipe
-from lbfast.supervisor.watchdog import LOOK_EVERY, Watchdog
+from lbfast.supervisor.watchdog import Watchdog
 from lbfast.supervisor.worker import STOP_GRACE
 
 START_WITHIN = 60.0  # workers and control; first verdicts take as long as the health checks say
@@ -78,7 +78,6 @@ class Supervisor:
         self._upgrade = Upgrade(self, lambda number, why: self._desk.upgrade_failed(number, why))
         self._desk = Desk(self._relief, self, self._upgrade, self._switch)
         self._inherit: Inherit | None = None
-        self._watchdog = Watchdog(lambda seat: int(assets.shared.counters.worker(seat)["progress_ms"]))
         self._backoffs: dict[str, Backoff] = defaultdict(Backoff)
         self._state = State.STARTING
         self._code = 0
@@ -95,7 +94,7 @@ class Supervisor:
         if self._inherit is not None and not self._inherit.is_apart:
             self._inherit.begin()
         self._timers.at(now + START_WITHIN, self._check_started)
-        self._timers.at(now + LOOK_EVERY, self._look_at_workers)
+        Watchdog(self._assets.shared.counters.worker).watch(self.workers, self.later, self.complain)
         for delay in ANNOUNCE_AGAIN if self._assets.addresses.raised else ():
             self._timers.at(now + delay, self._announce)
         while self._state is not State.GONE:
@@ -223,15 +222,6 @@ class Supervisor:
             self._start(name)
             child = self._ranks.named.get(name)
             self.complain(f"{text}; replaced" + (f" by pid {child.pid}" if child else ""))
-
-    def _look_at_workers(self) -> None:
-        now = time.monotonic()
-        # One that leaves may count its turns in memory of an older layout; its relief has a limit of its own.
-        staying = [worker for worker in self.workers() if not worker.is_leaving]
-        for worker, how in self._watchdog.look(staying, now):
-            self.complain(f"{worker.name} (pid {worker.pid}) {how}; killed")
-            worker.kill(signal.SIGKILL)
-        self._timers.at(now + LOOK_EVERY, self._look_at_workers)
 
     def _repair(self, child: Child) -> None:
         """Give back what a dead process held; its replacement must not be forked before."""
@@ -431,7 +421,7 @@ class Supervisor:
     def _commit_file(self) -> None:
         """Control reads the file that was given at start, and commits it; it need not have the right to open it."""
         control = self.control()
-        fds = _open_to_read(self._assets.config_path)
+        fds = open_to_read(self._assets.config_path)
         try:
             if control is None or not control.ready or not control.channel.send_now({"do": "commit"}, fds):
                 text = "SIGHUP ignored: the control process is not there to commit the configuration; try again"
@@ -494,14 +484,6 @@ class Supervisor:
         """A second signal: at once."""
         for child in self._ranks.everybody():
             child.kill(signal.SIGKILL)
-
-
-def _open_to_read(path: Path) -> list[int]:
-    """Its descriptor; none when it cannot be opened, and control says why."""
-    try:
-        return [os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)]
-    except OSError:
-        return []
 
 
 def _is_terminal() -> bool:
