@@ -93,7 +93,9 @@ def test_edit_with_etag_then_plan_commit_and_revert(world: tuple[Lbfast, Api], a
 
 
 def test_an_edit_that_is_not_valid_says_where(api: Api) -> None:
-    answer = api.call("PATCH", f"{V1}/candidate/services/Symphony", {"health_check": {"interval": "often"}, "ports": "0"})
+    answer = api.call(
+        "PATCH", f"{V1}/candidate/services/Symphony", {"health_check": {"interval": "often"}, "ports": "0"}
+    )
     assert answer.status == 422
     fields = {it["field"]: it for it in answer.json["problems"]}
     assert set(fields) == {"health_check.interval", "ports"}

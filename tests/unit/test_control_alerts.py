@@ -118,7 +118,12 @@ class Inbox:
 
 
 def mail(port: int, **more: Any) -> MailSettings:
-    given_ = {"host": "localhost", "port": port, "sender": "a@example.org", "recipients": ["b@example.org", "c@example.org"]}
+    given_ = {
+        "host": "localhost",
+        "port": port,
+        "sender": "a@example.org",
+        "recipients": ["b@example.org", "c@example.org"],
+    }
     return MailSettings.model_validate(given_ | more)
 
 
