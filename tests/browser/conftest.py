@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "proc")]  # web_world, and the live traffic of the process tests
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (

@@ -190,8 +190,30 @@ def state_files(data: bytes) -> None:
 
 
 _JSON = (b"{", b"}", b"[", b"]", b'"', b":", b",", b"null", b"true", b"1e999", b"-1", b"NaN", b'"\\ud800"', b"[" * 900)
-_HTTP = (b"\r\n", b"HTTP/1.1 200 OK\r\n", b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n", b"\r\n\r\n", b"0\r\n")
-_TOML = (b"[[", b"]]", b"[", b"]", b"=", b'"""', b"'''", b"{", b"}", b"\n", b"#", b"1e400", b"1979-05-27", b"\xef\xbb\xbf")
+_HTTP = (
+    b"\r\n",
+    b"HTTP/1.1 200 OK\r\n",
+    b"Content-Length: 5\r\n",
+    b"Transfer-Encoding: chunked\r\n",
+    b"\r\n\r\n",
+    b"0\r\n",
+)
+_TOML = (
+    b"[[",
+    b"]]",
+    b"[",
+    b"]",
+    b"=",
+    b'"""',
+    b"'''",
+    b"{",
+    b"}",
+    b"\n",
+    b"#",
+    b"1e400",
+    b"1979-05-27",
+    b"\xef\xbb\xbf",
+)
 _PROXY = (b"PROXY ", b"TCP4 ", b"TCP6 ", b"UNKNOWN", b"\r\n", b"65535", b"\r\n\r\n\x00\r\nQUIT\n", b"\x21\x11\x00\x0c")
 
 TARGETS = MappingProxyType(

@@ -142,7 +142,9 @@ def test_state_of_its_server(state: Effective, changes: dict[str, Any], words: s
         (Effective.DOWN, {}, False),
     ],
 )
-def test_a_client_that_cannot_return_is_not_told_if(state: Effective, changes: dict[str, Any], may_return: bool) -> None:
+def test_a_client_that_cannot_return_is_not_told_if(
+    state: Effective, changes: dict[str, Any], may_return: bool
+) -> None:
     last = explain(situation({}, reals=(server("A", state=state), B), **changes))["lines"][-1]
     begin = "If A went down now, it would go" if may_return else "With its next connection it would go"
     assert last.startswith(begin + " to B"), last
@@ -187,7 +189,9 @@ def test_what_stands_against_the_next_connection_replaces_the_forecast(entry: di
         ({"client_max_connections": 2, "client_limit_report_only": True}, 9, 2, None),
     ],
 )
-def test_refusals(settings: dict[str, Any], connections: int, of_client: int, words: str | None, tmp_path: Path) -> None:
+def test_refusals(
+    settings: dict[str, Any], connections: int, of_client: int, words: str | None, tmp_path: Path
+) -> None:
     service = replace(World(tmp_path).engine.catalog.service("Symphony"), **settings)
     found = refusal(service, "10.1.2.3", connections, of_client)
     assert found is None if words is None else found is not None and words in found, found

@@ -31,7 +31,9 @@ def reachable() -> Iterator[Path]:
 
 def users(*names: str):
     """A user database: these names, and our own."""
-    table = {name: pwd.struct_passwd((name, "x", MINE + 100 + place, 77, "", "/", "")) for place, name in enumerate(names)}
+    table = {
+        name: pwd.struct_passwd((name, "x", MINE + 100 + place, 77, "", "/", "")) for place, name in enumerate(names)
+    }
     table["me"] = pwd.struct_passwd(("me", "x", MINE, 77, "", "/", ""))
     return table.__getitem__
 
