@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 import tomllib
+import unicodedata
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -94,9 +95,7 @@ def test_whatever_is_typed_makes_settings(typed: dict[str, str]) -> None:
 
 @given(st.text())
 def test_shown_text_hides_nothing_and_moves_nothing(text: str) -> None:
-    assert shown(text).isprintable() or all(char == " " or char.isprintable() or char.isspace() for char in shown(text))
-    assert "\u202e" not in shown(text)
-    assert "\n" not in shown(text)
+    assert not {unicodedata.category(char) for char in shown(text)} & {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
 @given(st.text(), st.text())
@@ -220,7 +219,8 @@ def test_certificates_that_do_not_fit(ca: trustme.CA) -> None:
         (b"x" * 300_000, key, "more than"),
     )
     for certificates, private, wanted in cases:
-        with pytest.raises(CertificateFault, match=wanted):
+        with pytest.raises(CertificateFault) as found:
             check_pem(certificates, private, now)
+        assert wanted in str(found.value)
     with pytest.raises(CertificateFault, match="valid only from"):
-        check_pem(chain, key, datetime(2000, 1, 1, tzinfo=UTC))
+        check_pem(chain, key, datetime(1999, 1, 1, tzinfo=UTC))
