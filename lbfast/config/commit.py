@@ -21,6 +21,7 @@ from lbfast.config.steps import (
     AddService,
     ChangeCheck,
     ChangeLog,
+    ChangePair,
     ChangeReal,
     ChangeService,
     ChangeWorkers,
@@ -233,7 +234,9 @@ def _order(service: VirtualService) -> list[UUID]:
 def _changed_rest(running: Config, candidate: Config) -> Iterator[Step]:
     if keys := changed_keys(running.log, candidate.log):
         yield ChangeLog("", keys)
-    if keys := changed_keys(running, candidate, ("log", "virtual_services")):
+    if keys := changed_keys(running.ha, candidate.ha):
+        yield ChangePair("", keys)
+    if keys := changed_keys(running, candidate, ("log", "ha", "virtual_services")):
         yield ChangeWorkers("", keys)
 
 

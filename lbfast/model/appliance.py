@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field, Strict
 
 from lbfast.model.durations import PositiveDuration
 from lbfast.model.health_check import SETTINGS
+from lbfast.model.pair import HaSettings
 from lbfast.model.service import VirtualService
 from lbfast.model.values import written
 from lbfast.model.words import FilePath
@@ -41,6 +42,7 @@ class Config(BaseModel):
     )
     pin_workers: bool = Field(default=True, description="Each worker stays on its own core.")
     log: LogSettings = Field(default=LogSettings(), description="Records of connections.")
+    ha: HaSettings = Field(default=HaSettings(), description="The clustered pair.")
     virtual_services: Annotated[tuple[VirtualService, ...], Strict(False)] = Field(
         alias="virtual_service",
         description="What clients reach. A file without any is refused, unless it says `virtual_service = []`.",
