@@ -42,7 +42,7 @@ class Duty:
     moved: Callable[[bool], None]
     is_in_maintenance: bool = False
     is_stopping: bool = False
-    steady: Steady = field(default_factory=lambda: Steady(level=CANNOT_SERVE))
+    steady: Steady = field(default_factory=Steady)
     judgement: Judgement = field(default_factory=lambda: judge(Sight()))
     late: Lateness = field(default_factory=Lateness)
     moves: list[tuple[int, Move]] = field(default_factory=list)
@@ -78,7 +78,8 @@ class Duty:
         self._decide(now_ms)
         self.holder.turn(now_ms)
         if now_ms - self._beat_at >= self.timing.interval_ms:
-            self._send(now_ms, max(0, now_ms - self._beat_at - self.timing.interval_ms))
+            late = now_ms - self._beat_at - self.timing.interval_ms if self._beat_at else 0
+            self._send(now_ms, max(0, late))
 
     def listen(self, now_ms: int) -> bool:
         """Take in what has come; whether anything did."""

@@ -82,8 +82,9 @@ class Steady:
     At once count: not being able to serve, and a lost carrier.
     """
 
-    level: int = WELL
+    level: int = CANNOT_SERVE
     is_cut_off: bool = False
+    _is_new: bool = True  # nothing has been better before: the first level counts at once
     _seen: int = WELL
     _since: int | None = field(default=None)
 
@@ -92,7 +93,7 @@ class Steady:
         if judged.level == self.level:
             self._since = None
             self.is_cut_off = judged.is_cut_off and (self.is_cut_off or is_certain)
-        elif judged.level == CANNOT_SERVE or (is_certain and judged.level < self.level):
+        elif self._is_new or judged.level == CANNOT_SERVE or (is_certain and judged.level < self.level):
             self._take(judged)
         else:
             if self._since is None or (judged.level < self.level) != (self._seen < self.level):
@@ -104,3 +105,4 @@ class Steady:
 
     def _take(self, judged: Judgement) -> None:
         self.level, self.is_cut_off, self._since = judged.level, judged.is_cut_off, None
+        self._is_new = False

@@ -74,15 +74,15 @@ class Lives:
     peer: int = 0
 
 
-def begin_life(state_dir: Path) -> Lives:
+def begin_life(state_dir: Path, *, is_primary: bool) -> Lives:
     """Count this run, and keep that before anything is sent.
 
-    At least the seconds of the wall clock: a box whose state was lost or restored must not fall
-    behind what its peer remembers of it.
+    At least the milliseconds of the wall clock: a box whose state was lost or restored must not fall
+    behind what its peer remembers of it.  Odd for the primary, even for the secondary: never the peer's.
     """
     before = _read_lives(state_dir)
-    seconds = time.clock_gettime_ns(time.CLOCK_REALTIME) // 1_000_000_000
-    lives = replace(before, own=max(before.own + 1, seconds))
+    now = time.clock_gettime_ns(time.CLOCK_REALTIME) // 1_000_000
+    lives = replace(before, own=max(before.own + 1, now) // 2 * 2 + 2 + is_primary)
     keep_lives(state_dir, lives)
     return lives
 

@@ -132,9 +132,7 @@ def has_carrier(interface: str) -> bool:
 
 def _open(address: str) -> socket.socket:
     is_v6 = ip_address(address).version == 6
-    family, protocol = (
-        (socket.AF_INET6, socket.IPPROTO_ICMPV6) if is_v6 else (socket.AF_INET, socket.IPPROTO_ICMP)
-    )
+    family, protocol = (socket.AF_INET6, socket.IPPROTO_ICMPV6) if is_v6 else (socket.AF_INET, socket.IPPROTO_ICMP)
     sock = socket.socket(family, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, protocol)
     try:
         sock.connect((address, 0))

@@ -67,9 +67,7 @@ class HaPlan:
 def unpack_plan(fd: int) -> HaPlan:
     """What ``pack`` packed."""
     document = json.loads(os.pread(fd, os.fstat(fd).st_size, 0))
-    services = tuple(
-        ServicePlan(**{**service, "reals": _reals(service["reals"])}) for service in document["services"]
-    )
+    services = tuple(ServicePlan(**{**service, "reals": _reals(service["reals"])}) for service in document["services"])
     return HaPlan(HaSettings.model_validate(document["settings"]), services, int(document["version"]))
 
 

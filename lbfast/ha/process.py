@@ -18,7 +18,8 @@ from lbfast._shm import now_ms
 from lbfast.ha.door import SOCKET_NAME, Door
 from lbfast.ha.duty import Duty
 from lbfast.ha.election import Memory
-from lbfast.ha.heartbeat import Heartbeats, Path as BeatPath
+from lbfast.ha.heartbeat import Heartbeats
+from lbfast.ha.heartbeat import Path as BeatPath
 from lbfast.ha.pair_file import (
     Lives,
     Pair,
@@ -37,7 +38,6 @@ from lbfast.ha.watch import CountersFace, TableFace, Watch
 from lbfast.ha.wire import Guard
 
 _MOST_TICK_MS = 25
-_RESUME_MS = 60_000
 
 
 class ChannelFace(Protocol):
@@ -121,7 +121,7 @@ class HaProcess:
     def begin(self, pair: Pair) -> None:
         """Be one of a pair from now on."""
         self.pair = pair
-        self.lives = begin_life(self.setup.state_dir)
+        self.lives = begin_life(self.setup.state_dir, is_primary=pair.is_primary)
         self.duty = self._make_duty(pair)
         now = now_ms()
         if self.setup.addresses.is_held():
@@ -144,7 +144,7 @@ class HaProcess:
             self.tell(problem)
         guard = Guard(bytes.fromhex(pair.key), self.lives.own, self.lives.peer)
         return Duty(
-            memory=Memory(self.lives.own, pair.is_primary, now, claim=(self.lives.own & 0xFFFFFF) << 16),
+            memory=Memory(self.lives.own, pair.is_primary, now, claim=self.lives.own << 16 & 0xFFFF_FFFF_FFFF),
             timing=make_timing(plan.settings.interval, plan.settings.missed),
             watch=self._make_watch(),
             holder=Holder(self.setup.addresses, plan.settings.announce_interval),

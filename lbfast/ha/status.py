@@ -77,9 +77,8 @@ def _mismatches(passive: BoxFacts, active: BoxFacts) -> list[str]:
     if passive.version != active.version:
         found.append(f"the passive box has lbfast {passive.version}, the active one {active.version}")
     up = {server["id"] for server in active.servers if server["health"] == "up"}
-    for server in passive.servers:
-        if server["health"] == "down" and server["id"] in up:
-            found.append(f"{server['real']} of {server['service']} is reached by the active box, not by the passive one")
+    missed = [server for server in passive.servers if server["health"] == "down" and server["id"] in up]
+    found += [f"{it['real']} of {it['service']} is reached by the active box only" for it in missed]
     return found
 
 

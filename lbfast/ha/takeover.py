@@ -77,9 +77,7 @@ class Prober:
         if self.taken_at is not None:
             self.taken_at, self.rounds = None, 0
             return Probe.NONE
-        enough = self.rounds > PROBE_ROUNDS or (
-            self.rounds == PROBE_ROUNDS and now_ms - self.sent_at >= PROBE_WAIT_MS
-        )
+        enough = self.rounds > PROBE_ROUNDS or (self.rounds == PROBE_ROUNDS and now_ms - self.sent_at >= PROBE_WAIT_MS)
         return Probe.FREE if enough else Probe.NONE
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lbfast._shm import now_ms
 from lbfast.control.protocol import ControlError
 from lbfast.ha.door import Handler
-from lbfast.ha.election import Facts, HaState, Peer, Standing, Surroundings
+from lbfast.ha.election import Facts, HaState, Move, Peer, Standing, Surroundings
 from lbfast.ha.fitness import WELL
 from lbfast.ha.pair_file import Maintenance, load_maintenance, save_maintenance
 
@@ -56,7 +56,12 @@ class HaVerbs:
             "heartbeats": _describe_heartbeats(duty),
             "addresses": sorted(str(address) for address, _ in self._process.plan.wanted),
             "moves": [
-                {"ago_ms": now - at, "from": move.before.name.lower(), "to": move.after.name.lower(), "why": move.because}
+                {
+                    "ago_ms": now - at,
+                    "from": move.before.name.lower(),
+                    "to": move.after.name.lower(),
+                    "why": move.because,
+                }
                 for at, move in duty.moves
             ],
         }
@@ -85,7 +90,9 @@ class HaVerbs:
         """While on, this box takes no addresses; an active one hands over first."""
         duty = self._duty()
         if on and duty.is_active and _peer(duty, now_ms()) is not Peer.PASSIVE:
-            raise ControlError("refused", "this box is active and its peer cannot take over: clients would lose service")
+            raise ControlError(
+                "refused", "this box is active and its peer cannot take over: clients would lose service"
+            )
         kept = Maintenance(by, at, reason) if on else None
         save_maintenance(self._process.setup.state_dir, kept)
         duty.is_in_maintenance = on
@@ -145,6 +152,15 @@ def _describe_peer(duty: Duty, address: str, now: int, heard: bool) -> Result:
         "standing": None if beat is None else Standing(beat.standing).name.lower(),
         "level": None if beat is None else beat.level,
         "hears_us": None if beat is None else beat.hears,
+    }
+
+
+def _describe_move(move: Move, ago_ms: int) -> Result:
+    return {
+        "ago_ms": ago_ms,
+        "from": move.before.name.lower(),
+        "to": move.after.name.lower(),
+        "why": move.because,
     }
 
 

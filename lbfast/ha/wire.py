@@ -49,9 +49,7 @@ class Heard:
 
 def pack_beat(beat: Beat, heard_life: int, sequence: int, late_ms: int, key: bytes) -> bytes:
     """One datagram."""
-    flags = (
-        _PRIMARY * beat.is_primary | _HEARS * beat.hears | _LEAVING * beat.is_leaving | _ORDERED * beat.is_ordered
-    )
+    flags = _PRIMARY * beat.is_primary | _HEARS * beat.hears | _LEAVING * beat.is_leaving | _ORDERED * beat.is_ordered
     body = _BODY.pack(
         MAGIC,
         VERSION,
@@ -93,7 +91,9 @@ class Guard:
         body, mac = datagram[:-_MAC_BYTES], datagram[-_MAC_BYTES:]
         if not hmac.compare_digest(hmac.digest(self.key, body, "sha256"), mac):
             return Refusal.FORGED
-        _, version, flags, standing, level, life, heard_life, sequence, claim, granted, late_ms = _BODY.unpack_from(body)
+        _, version, flags, standing, level, life, heard_life, sequence, claim, granted, late_ms = _BODY.unpack_from(
+            body
+        )
         # One release may differ from the next: its heartbeats begin the same way.
         if not VERSION - 1 <= version <= VERSION + 1 or standing > Standing.ACTIVE or life == self.own_life:
             return Refusal.FOREIGN

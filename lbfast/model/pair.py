@@ -57,7 +57,7 @@ class HaSettings(BaseModel):
         default=3,
         ge=2,
         le=100,
-        description="Heartbeats missed in a row that mean a dead peer. 3 of 100 ms: 250 to 350 ms from death to takeover.",
+        description="Heartbeats missed in a row that mean a dead peer. 3 of 100 ms: 250 to 350 ms until takeover.",
     )
     port: Port = Field(default=6694, description="UDP port of the heartbeats, on both boxes.")
     replication_port: Port = Field(default=7778, description="TCP port of the replication, on both boxes.")

@@ -7,20 +7,24 @@ import os
 from lbfast import _splice
 from lbfast.supervisor.channel import Channel
 from lbfast.supervisor.children import Body, Child
+from lbfast.supervisor.ha_body import ha_body, is_wanted
 from lbfast.supervisor.listeners import Listener, close_listeners
 from lbfast.supervisor.start import Assets
 
 _WORKER = "worker "
+HA = "ha"
 
 
 class Bodies:
-    """The cast of one run: control, health, and the workers."""
+    """The cast of one run: control, health, the workers, and in a pair ha."""
 
     def __init__(self, assets: Assets) -> None:
         self._assets = assets
         self._cores = sorted(os.sched_getaffinity(0)) if assets.config.pin_workers else []
         workers = tuple(f"{_WORKER}{index}" for index in range(assets.workers))
-        self.names = (*workers, "control", "health")
+        self.names: tuple[str, ...] = (*workers, "control", "health")
+        if is_wanted():
+            self.names += (HA,)
         self.started_names = (*workers, "control")  # those that are ready within seconds, whatever is configured
 
     def index(self, name: str) -> int:
@@ -37,6 +41,8 @@ class Bodies:
             return self._control
         if name == "health":
             return self._health
+        if name == HA:
+            return self._ha
         index = self.index(name)
         return lambda channel: self._worker(index, channel)
 
@@ -76,6 +82,11 @@ class Bodies:
         if assets.probed is not None:
             config, layout = assets.probed.config, assets.probed.layout
         return run_health(config, layout, assets.shared, channel)
+
+    def _ha(self, channel: Channel) -> int:
+        assets = self._assets
+        self._close_sockets(keep=-1)
+        return ha_body(assets.config, assets.layout, assets.version, assets.shared, channel)
 
     def _worker(self, index: int, channel: Channel) -> int:
         from lbfast.supervisor.worker import WorkerSetup, run_worker

@@ -87,6 +87,8 @@ class HeldAddresses(ServiceAddresses):
 
     def is_held(self) -> bool:
         """Whether a process before this one has left addresses up, a moment ago."""
+        if not self._record.exists():
+            return False
         with Netlink() as netlink:
             ours = self._left_over(netlink.links(), netlink.addresses())
         return any(placement.address in ours for placement in self._placements)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
 
 from lbfast._stick import StickTable
 from lbfast.config.layout import Layout
@@ -11,9 +11,10 @@ from lbfast.config.paths import runtime_dir, state_dir
 from lbfast.ha.plan import HaPlan, RealPlan, ServicePlan
 from lbfast.model.appliance import Config
 from lbfast.model.service import FALLBACK_LABEL, VirtualService
-from lbfast.supervisor.channel import Channel, Message
+from lbfast.supervisor.channel import Channel
+from lbfast.supervisor.children import Child
 from lbfast.supervisor.ha_addresses import HeldAddresses
-from lbfast.supervisor.post import in_parts
+from lbfast.supervisor.post import Post, in_parts
 from lbfast.supervisor.shared import Shared
 
 PAIR_FILES = ("pair.json", "pair_password.json")
@@ -53,17 +54,27 @@ def make_plan(config: Config, layout: Layout, version: int) -> HaPlan:
     return HaPlan(config.ha, services, version)
 
 
-def plan_messages(
-    config: Config, layout: Layout, version: int, sticks: Mapping[int, StickTable]
-) -> tuple[list[tuple[Message, Sequence[int]]], int]:
-    """What to send after a commit, tables first; and the plan's descriptor, to be closed once it is sent."""
-    fd = make_plan(config, layout, version).pack()
-    parts = in_parts({"do": "sticks"}, "slots", list(sticks), [it.fd for it in sticks.values()])
-    return [*parts, ({"do": "plan"}, [fd])], fd
+class HaLine:
+    """What the supervisor tells a running ha process."""
 
+    def __init__(self, later: Callable[[float, Callable[[], None]], None]) -> None:
+        self._post = Post(later)
+        self._plan_fd = -1  # of the last plan: open until the next one, because it may still wait to be sent
 
-def close(fd: int) -> None:
-    os.close(fd)
+    def tell_plan(self, child: Child, config: Config, layout: Layout, version: int, shared: Shared) -> None:
+        """A commit stands; tables first."""
+        self.close()
+        self._plan_fd = make_plan(config, layout, version).pack()
+        slots = list(shared.sticks)
+        handles = [it.fd for it in shared.sticks.values()]
+        for part, fds in in_parts({"do": "sticks"}, "slots", slots, handles):
+            self._post.send(child, part, fds)
+        self._post.send(child, {"do": "plan"}, [self._plan_fd])
+
+    def close(self) -> None:
+        if self._plan_fd >= 0:
+            os.close(self._plan_fd)
+            self._plan_fd = -1
 
 
 def _service_plan(service: VirtualService, layout: Layout) -> ServicePlan:

@@ -17,9 +17,10 @@ from lbfast import __version__
 from lbfast.config.paths import control_socket
 from lbfast.supervisor import orphans
 from lbfast.supervisor.backoff import Backoff
-from lbfast.supervisor.bodies import Bodies
+from lbfast.supervisor.bodies import HA, Bodies
 from lbfast.supervisor.channel import ChannelError, Message
 from lbfast.supervisor.children import Body, Child, describe_status, start_child
+from lbfast.supervisor.ha_body import HaLine
 from lbfast.supervisor.listeners import close_listeners
 from lbfast.supervisor.start import Assets
 from lbfast.supervisor.switch import Switch
@@ -55,7 +56,8 @@ class Supervisor:
         self._timers = Timers()
         self._children: dict[str, Child] = {}
         self._switch = Switch(assets, self)
-        self._backoffs = {name: Backoff() for name in self._bodies.names}
+        self._ha_line = HaLine(self.later)
+        self._backoffs = {name: Backoff() for name in (*self._bodies.names, HA)}
         self._events: deque[Message] = deque(maxlen=_MOST_EVENTS)
         self._is_flush_due = False
         self._state = State.STARTING
@@ -83,6 +85,7 @@ class Supervisor:
             child.kill(signal.SIGKILL)
             child.reap()
         self._children.clear()
+        self._ha_line.close()
         control_socket().unlink(missing_ok=True)
         self._selector.close()
         self._signals.close()
@@ -199,8 +202,10 @@ class Supervisor:
             elif child.name == "health" and not child.is_leaving:
                 self._switch.on_verdicts()
             self._check_ready()
-        elif event == "health":
+        elif event in ("health", "process"):
             self._tell_control(message)
+        elif child.name == HA and event == "pair":
+            self._on_pair(message)
         elif event == "switched":
             self._switch.on_switched(child)
         elif child.name == "control" and "do" in message and self._state in (State.STARTING, State.RUNNING):
@@ -245,6 +250,18 @@ class Supervisor:
         if health is not None and not health.is_leaving:
             health.is_leaving = True
             self._tell(health, "stop")
+
+    def tell_ha(self) -> None:
+        """A commit stands: other addresses, other tables."""
+        child, assets = self._children.get(HA), self._assets
+        if child is not None:
+            self._ha_line.tell_plan(child, assets.config, assets.layout, assets.version, assets.shared)
+
+    def _on_pair(self, message: Message) -> None:
+        """The ha process has a pair now, or has none any more."""
+        addresses = self._assets.addresses
+        if message.get("paired") and not addresses.is_paired:
+            addresses.hand_over()
 
     def later(self, seconds: float, action: Callable[[], None]) -> None:
         self._timers.at(time.monotonic() + seconds, action)
@@ -318,6 +335,8 @@ class Supervisor:
         self._code = code
         self._state = State.STOPPING
         now = time.monotonic()
+        if (ha := self._children.get(HA)) is not None:
+            self._tell(ha, "release")  # first: the peer's clients should not wait for ours to end
         self._each_worker(lambda child: self._tell(child, "stop"))
         self._timers.at(now + STOP_GRACE, lambda: self._each_worker(lambda child: self._tell(child, "cut")))
         self._timers.at(now + STOP_GRACE + CUT_WITHIN, lambda: self._each_worker(self._kill_late))

@@ -69,7 +69,7 @@ class NeighbourProbe:
                 elif packet.sender == IPv4Address(0) and packet.target in self._wanted[link]:
                     asked.add(packet.target)
         for sock, link in self._nd.items():
-            taken |= {found for data in _drain(sock) if (found := parse_advertisement(data)) in self._wanted[link]}  # type: ignore[misc]
+            taken |= {found for data in _drain(sock) if (found := parse_advertisement(data)) in self._wanted[link]}
         return taken, asked
 
 

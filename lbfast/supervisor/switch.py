@@ -54,6 +54,7 @@ class Crew(Protocol):
     def workers(self) -> list[Child]: ...
     def control(self) -> Child | None: ...
     def replace_health(self) -> None: ...
+    def tell_ha(self) -> None: ...
     def later(self, seconds: float, action: Callable[[], None]) -> None: ...
     def complain(self, text: str) -> None: ...
 
@@ -146,7 +147,9 @@ class Switch:
         raised: list[IPAddress] = []
         try:
             raised = assets.addresses.raise_more(_wanted(placed.config))
-            listeners = open_listeners(specs, positions, assets.workers, assets.listeners)
+            listeners = open_listeners(
+                specs, positions, assets.workers, assets.listeners, free_bind=assets.addresses.is_paired
+            )
         except (AddressFaults, ListenFaults) as error:
             assets.addresses.drop(raised)
             faults = sorted(error.faults, key=lambda fault: fault.service)
@@ -233,6 +236,7 @@ class Switch:
         moved = self._take_over(opened, going)
         assets.config, assets.layout, assets.version = placed.config, placed.layout, opened.candidate.version
         self._hand_out(opened, moved)
+        self._crew.tell_ha()
         assets.probed = None  # health works on this configuration already
         self._going = going
         for listener in going.listeners:
