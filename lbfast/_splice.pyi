@@ -2,6 +2,7 @@
 
 from lbfast._conn import Slab
 from lbfast._counters import Counters
+from lbfast._journal import Journal
 from lbfast._ring import Ring
 from lbfast._stick import StickTable
 from lbfast._table import Table
@@ -32,6 +33,7 @@ class Loop:
         """``inbox``: datagram socket on which other workers hand accepted sockets over;
         ``outboxes``: worker index -> the sending end of its inbox; ``control``: descriptor that makes
         ``run`` return LOOP_CONTROL; ``health_wake``: eventfd written when a connect fails."""
+    def set_journal(self, journal: Journal) -> None: ...
     def set_stick(self, service: int, table: StickTable | None) -> None: ...
     def add_listener(self, fd: int, service: int, port: int) -> None:
         """Accept on a listening, non-blocking socket owned by the supervisor."""

@@ -20,6 +20,7 @@ from lbfast._counters cimport Counters
 from lbfast._link cimport is_waiting, link_failed, link_ready, link_relay, link_retry, link_schedule
 from lbfast._pipe cimport pool_close, pool_open
 from lbfast._ring cimport EVENT_CLOSE, EVENT_REFUSE, Ring
+from lbfast._journal cimport Journal
 from lbfast._stick cimport STICK_NO_CONN, StickMap, StickTable, stick_recover, stick_release
 from lbfast._sys cimport (
     EPOLL_CLOEXEC, EPOLL_CTL_DEL, EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, FIONREAD, IPPROTO_TCP,
@@ -319,6 +320,11 @@ cdef class Loop:
         free(w.sticks)
         free(w.buffer)
         free(w.listeners)
+
+    def set_journal(self, Journal journal not None):
+        """Note stick-table changes there, for the peer."""
+        self.keep += (journal,)
+        journal.view(&self.worker.journal, <unsigned int>self.worker.index)
 
     def set_stick(self, unsigned int service, StickTable table):
         """The stick table of a service; None when it has none any more."""

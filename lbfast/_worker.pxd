@@ -8,6 +8,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from lbfast._conn cimport Conn, SlabMap
 from lbfast._counters cimport RealLine, ServiceLine, WorkerPage
+from lbfast._journal cimport JournalMap
 from lbfast._pipe cimport PipePool
 from lbfast._ring cimport RingMap
 from lbfast._stick cimport StickMap
@@ -63,6 +64,7 @@ cdef struct Worker:
     WorkerPage* page          # its own
     SlabMap* slab
     RingMap* ring
+    JournalMap journal        # of stick-table changes, for the peer
     PipePool pipes
     BlockPool blocks
     Wheel wheel

@@ -49,6 +49,7 @@ class Bodies:
     def repair(self, child: Child) -> int:
         """Give back what a dead child held in shared memory; how many connections it had."""
         shared = self._assets.shared
+        shared.journal.mark_desync()  # its last change may not have been noted for the peer
         if child.index < 0:
             for stick in shared.sticks.values():
                 stick.recover(child.pid)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from lbfast._conn import Slab
 from lbfast._counters import Counters
+from lbfast._journal import Journal
 from lbfast._ring import Ring
 from lbfast._stick import StickTable
 from lbfast._table import Table
@@ -27,6 +28,7 @@ class Shared:
     rings: list[Ring]  # by worker index
     results: ProbeResults
     health_wake: int  # eventfd: a connect to a real server failed
+    journal: Journal  # stick-table changes for the peer
 
 
 def create_shared(config: Config, layout: Layout, workers: int, connections: int) -> Shared:
@@ -39,6 +41,7 @@ def create_shared(config: Config, layout: Layout, workers: int, connections: int
         rings=[Ring.create(index) for index in range(workers)],
         results=ProbeResults.create(),
         health_wake=os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC),
+        journal=Journal.create(workers),
     )
 
 
