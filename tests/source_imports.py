@@ -49,7 +49,13 @@ FURTHER: dict[str, set[str]] = {
     "lbfast/health/*": {"_shm", "_table"},  # verdicts and probe results live in shared memory
     "lbfast/control/*": {"_shm", "_table", "_stick", "_counters", "_ring", "_conn", "health.results"},
     "lbfast/control/where_to.py": {"_sched"},  # the rendezvous hash, to say where a client would go
-    "lbfast/ha/*": {"_shm", "_replica", "config.files", "config.paths", "control.protocol"},  # one framing, one way to keep files
+    "lbfast/ha/*": {
+        "_shm",
+        "_replica",
+        "config.files",
+        "config.paths",
+        "control.protocol",
+    },  # one framing, one way to keep files
     "lbfast/cli/running.py": {"config", "supervisor"},  # `run` is the supervisor, `check` reads a file
     "lbfast/supervisor/*": {"_shm", "_table", "_stick", "_counters", "_ring", "_conn", "_journal"},
     "lbfast/supervisor/bodies.py": {"_splice"},  # repairs what a dead worker left

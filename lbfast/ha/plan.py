@@ -44,6 +44,7 @@ class HaPlan:
     settings: HaSettings
     services: tuple[ServicePlan, ...]
     version: int
+    digest: str = ""  # of the whole configuration, ids included, however it is written
 
     @property
     def wanted(self) -> list[tuple[str, str | None]]:
@@ -57,6 +58,7 @@ class HaPlan:
             "settings": self.settings.model_dump(mode="json"),
             "services": [asdict(service) for service in self.services],
             "version": self.version,
+            "digest": self.digest,
         }
         fd = os.memfd_create("ha-plan", os.MFD_CLOEXEC)
         with os.fdopen(fd, "wb", closefd=False) as stream:
@@ -68,7 +70,9 @@ def unpack_plan(fd: int) -> HaPlan:
     """What ``pack`` packed."""
     document = json.loads(os.pread(fd, os.fstat(fd).st_size, 0))
     services = tuple(ServicePlan(**{**service, "reals": _reals(service["reals"])}) for service in document["services"])
-    return HaPlan(HaSettings.model_validate(document["settings"]), services, int(document["version"]))
+    return HaPlan(
+        HaSettings.model_validate(document["settings"]), services, int(document["version"]), document["digest"]
+    )
 
 
 def _reals(documents: Iterable[dict[str, Any]]) -> tuple[RealPlan, ...]:

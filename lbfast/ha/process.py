@@ -7,6 +7,7 @@ import gc
 import os
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -14,12 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from lbfast import __version__
+from lbfast._replica import Replica
 from lbfast._shm import now_ms
 from lbfast.ha.door import SOCKET_NAME, Door
 from lbfast.ha.duty import Duty
 from lbfast.ha.election import Memory
 from lbfast.ha.heartbeat import Heartbeats
 from lbfast.ha.heartbeat import Path as BeatPath
+from lbfast.ha.link import Link, LinkError
+from lbfast.ha.linking import Linking
+from lbfast.ha.local_settings import local_settings
 from lbfast.ha.pair_file import (
     Lives,
     Pair,
@@ -31,6 +37,7 @@ from lbfast.ha.pair_file import (
 )
 from lbfast.ha.ping import Pings, resolve_targets
 from lbfast.ha.plan import HaPlan, unpack_plan
+from lbfast.ha.replication import Handler, Replication
 from lbfast.ha.takeover import Addresses, Holder, Prober
 from lbfast.ha.timing import make_timing
 from lbfast.ha.verbs import HaVerbs
@@ -38,6 +45,7 @@ from lbfast.ha.watch import CountersFace, TableFace, Watch
 from lbfast.ha.wire import Guard
 
 _MOST_TICK_MS = 25
+_AFTER_TAKEOVER_S = 1.0
 
 
 class ChannelFace(Protocol):
@@ -60,6 +68,7 @@ class HaSetup:
     state_dir: Path
     runtime_dir: Path
     attach: Any  # a stick table from a descriptor
+    journal: Any  # _journal.Journal
 
 
 def run_ha(setup: HaSetup, channel: ChannelFace) -> int:
@@ -92,8 +101,13 @@ class HaProcess:
         self.pair: Pair | None = None
         self.duty: Duty | None = None
         self.lives = Lives()
+        self.problems: list[str] = []
+        self.linking: Linking | None = None
+        self.replica = Replica(setup.sticks)
+        self.peer_facts: dict[str, Any] = {}
+        self.handlers: dict[str, Handler] = {}  # of the peer's questions
         self._stop = asyncio.Event()
-        self._is_told = False
+        self._linking_task: asyncio.Task[None] | None = None
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
@@ -127,9 +141,57 @@ class HaProcess:
         if self.setup.addresses.is_held():
             self.duty.resume(now)
         self.say({"event": "pair", "paired": True, "active": self.duty.is_active})
+        self.linking = Linking(
+            pair,
+            self.setup.state_dir,
+            lambda: self.plan.settings.replication_port,
+            self._replicate,
+            self.tell,
+        )
+        self._linking_task = asyncio.create_task(self._keep_link(self.linking))
+
+    async def _keep_link(self, linking: Linking) -> None:
+        try:
+            await linking.run()
+        except (OSError, LinkError, ssl.SSLError) as error:
+            linking.trouble = str(error)
+            self.tell(f"there is no replication: {error}")
+
+    def _replicate(self, link: Link) -> Replication:
+        return Replication(
+            link=link,
+            replica=self.replica,
+            journal=self.setup.journal,
+            plan=lambda: self.plan,
+            is_active=lambda: self.duty is not None and self.duty.is_active,
+            now=now_ms,
+            facts=self.facts,
+            heard=self._hear_facts,
+            handlers=self.handlers,
+            tell=self.tell,
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """What this box says of itself to the other."""
+        watch = None if self.duty is None else self.duty.watch
+        return {
+            "name": socket.gethostname(),
+            "version": __version__,
+            "config_version": self.plan.version,
+            "digest": self.plan.digest,
+            "servers": [] if watch is None else watch.servers(),
+            "problems": self.problems,
+            "settings": local_settings(),
+        }
+
+    def _hear_facts(self, facts: dict[str, Any]) -> None:
+        self.peer_facts = facts
 
     def end(self) -> None:
         """Let go of everything, and say so to the peer."""
+        if self._linking_task is not None:
+            self._linking_task.cancel()
+            self._linking_task = self.linking = None
         duty, self.duty = self.duty, None
         if duty is not None:
             if not duty.is_stopping:
@@ -140,8 +202,7 @@ class HaProcess:
 
     def _make_duty(self, pair: Pair) -> Duty:
         plan, now = self.plan, now_ms()
-        for problem in self.setup.addresses.set_wanted(plan.wanted):
-            self.tell(problem)
+        self._set_wanted()
         guard = Guard(bytes.fromhex(pair.key), self.lives.own, self.lives.peer)
         return Duty(
             memory=Memory(self.lives.own, pair.is_primary, now, claim=self.lives.own << 16 & 0xFFFF_FFFF_FFFF),
@@ -161,6 +222,11 @@ class HaProcess:
             is_in_maintenance=load_maintenance(self.setup.state_dir) is not None,
         )
 
+    def _set_wanted(self) -> None:
+        self.problems = self.setup.addresses.set_wanted(self.plan.wanted)
+        for problem in self.problems:
+            self.tell(problem)
+
     def _make_watch(self) -> Watch:
         plan = self.plan
         return Watch(
@@ -172,7 +238,16 @@ class HaProcess:
         )
 
     def _on_moved(self, is_active: bool) -> None:
+        if self.linking is not None and self.linking.current is not None:
+            self.linking.current.poke()
+        if is_active:
+            self._loop.call_later(_AFTER_TAKEOVER_S, self._release_held)
         self.say({"event": "pair", "paired": True, "active": is_active})
+
+    def _release_held(self) -> None:
+        """What the peer's connections held ages from now on; after the first clients have been served."""
+        if self.duty is not None and self.duty.is_active:
+            self.replica.release_held(now_ms())
 
     def _watch_socket(self, sock: socket.socket) -> None:
         self._loop.add_reader(sock.fileno(), self._on_heartbeat)
@@ -243,7 +318,8 @@ class HaProcess:
             self.duty.leave(now_ms())
         elif what == "sticks":
             for slot, fd in zip(message.get("slots", ()), fds, strict=False):
-                self.setup.sticks[slot] = self.setup.attach(fd)
+                if slot not in self.setup.sticks:
+                    self.setup.sticks[slot] = self.setup.attach(fd)
         elif what == "plan" and fds:
             self._take_plan(unpack_plan(fds[0]))
 
@@ -253,10 +329,12 @@ class HaProcess:
         slots = {service.slot for service in plan.services}
         for slot in set(self.setup.sticks) - slots:
             del self.setup.sticks[slot]
+        self.replica = Replica(self.setup.sticks)
+        if self.linking is not None and self.linking.current is not None:
+            self.linking.current.link.close()  # a new link speaks of the new slots
         if self.duty is None:
             return
-        for problem in self.setup.addresses.set_wanted(plan.wanted):
-            self.tell(problem)
+        self._set_wanted()
         duty = self.duty
         duty.timing = make_timing(plan.settings.interval, plan.settings.missed)
         duty.holder.announce_interval_ms = plan.settings.announce_interval

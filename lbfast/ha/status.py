@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from lbfast.ha.fitness import WELL
@@ -22,6 +22,12 @@ class BoxFacts:
     settings: Mapping[str, str] = field(default_factory=dict)  # local ones, for comparison
     servers: Sequence[Mapping[str, Any]] = ()
     problems: Sequence[str] = ()
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> BoxFacts | None:
+        """From the document of the link; None when there is none yet.  A later release may say more."""
+        known = {each.name for each in fields(cls)}
+        return cls(**{key: value for key, value in facts.items() if key in known}) if facts else None
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,7 @@ def _differences(passive: BoxFacts, active: BoxFacts) -> list[str]:
     """Local settings that are not replicated and are not the same."""
     keys = sorted(set(passive.settings) | set(active.settings))
     return [
-        f"{key}: {active.settings.get(key, 'nothing')} on the active box, {passive.settings.get(key, 'nothing')} here"
+        f"{key}: {active.settings.get(key, 'nothing')} here, {passive.settings.get(key, 'nothing')} there"
         for key in keys
         if passive.settings.get(key) != active.settings.get(key)
     ]

@@ -10,8 +10,8 @@ from lbfast._shm import now_ms
 from lbfast.control.protocol import ControlError
 from lbfast.ha.door import Handler
 from lbfast.ha.election import Facts, HaState, Move, Peer, Standing, Surroundings
-from lbfast.ha.fitness import WELL
 from lbfast.ha.pair_file import Maintenance, load_maintenance, save_maintenance
+from lbfast.ha.status import BoxFacts, Readiness, judge_readiness
 
 if TYPE_CHECKING:
     from lbfast.ha.duty import Duty
@@ -41,17 +41,19 @@ class HaVerbs:
             return standalone()
         now = now_ms()
         heard = _peer(duty, now) is not Peer.SILENT
-        reasons = _reasons(duty, heard)
+        replication = self._replication()
+        readiness = self._readiness(duty, heard, replication)
         return {
             "role": pair.role,
             "state": duty.state(now).value,
-            "ready": not reasons,
-            "reasons": reasons,
+            "ready": readiness.is_ready,
+            "reasons": list(readiness.reasons),
+            "differences": list(readiness.differences),
             "level": duty.steady.level,
             "maintenance": _maintenance(load_maintenance(self._process.setup.state_dir)),
             "local": pair.local,
             "peer": _describe_peer(duty, pair.peer, now, heard),
-            "replication": {"lag_entries": None, "lag_ms": None},
+            "replication": replication,
             "paths": [_describe_path(path, duty, now) for path in duty.beats.paths],
             "heartbeats": _describe_heartbeats(duty),
             "addresses": sorted(str(address) for address, _ in self._process.plan.wanted),
@@ -99,6 +101,45 @@ class HaVerbs:
         self._process.tell(f"maintenance {'begun' if on else 'ended'} by {by or 'an operator'}: {reason}")
         return {"maintenance": _maintenance(kept)}
 
+    def _replication(self) -> Result:
+        linking = self._process.linking
+        current = None if linking is None else linking.current
+        if current is None:
+            trouble = "" if linking is None else linking.trouble
+            return {"linked": False, "synced": False, "lag_entries": None, "lag_ms": None, "trouble": trouble}
+        replica = self._process.replica
+        return {
+            "linked": True,
+            "synced": current.is_synced,
+            "lag_entries": current.lag_entries,
+            "lag_ms": current.lag_ms,
+            "resyncs": current.resyncs,
+            "last_resync": current.last_resync,
+            "sent": current.sent_entries,
+            "applied": replica.applied,
+            "unknown": replica.unknown,
+            "kept": replica.kept,
+            "no_room": replica.no_room,
+            "trouble": "",
+        }
+
+    def _readiness(self, duty: Duty, heard: bool, replication: Result) -> Readiness:
+        """Of the passive box of the two, whichever it is."""
+        ours, theirs = BoxFacts.of(self._process.facts()), BoxFacts.of(self._process.peer_facts)
+        beat = duty.memory.beat
+        passive, active = (theirs, ours) if duty.is_active else (ours, theirs)
+        level = duty.steady.level if not duty.is_active else 0 if beat is None else beat.level
+        return judge_readiness(
+            passive=passive,
+            active=active,
+            peer_heard=heard,
+            passive_level=level,
+            passive_reasons=() if duty.is_active else duty.judgement.reasons,
+            is_linked=bool(replication["linked"]),
+            is_synced=bool(replication["synced"]),
+            lag_ms=replication["lag_ms"] or 0,
+        )
+
     def _duty(self) -> Duty:
         if self._process.duty is None:
             raise ControlError("refused", "this box has no peer; `lbfast ha pair` makes a pair")
@@ -119,18 +160,6 @@ def standalone() -> Result:
 
 def _peer(duty: Duty, now: int) -> Peer:
     return Facts(now, duty.memory, Surroundings(1), duty.timing).peer
-
-
-def _reasons(duty: Duty, heard: bool) -> list[str]:
-    """Why the passive box of the two could not take over."""
-    if not heard:
-        return ["the peer is not heard"]
-    beat = duty.memory.beat
-    if duty.is_active and beat is not None and beat.level < WELL:
-        return [f"the peer is at level {beat.level} of {WELL}: see `lbfast ha status` there"]
-    if not duty.is_active:
-        return list(duty.judgement.reasons)
-    return []
 
 
 def _against(duty: Duty) -> list[str]:

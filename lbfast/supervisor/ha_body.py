@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
 
@@ -44,6 +45,7 @@ def ha_body(config: Config, layout: Layout, version: int, shared: Shared, channe
         state_dir=state_dir(),
         runtime_dir=runtime_dir(),
         attach=StickTable.attach,
+        journal=shared.journal,
     )
     return run_ha(setup, channel)
 
@@ -51,7 +53,8 @@ def ha_body(config: Config, layout: Layout, version: int, shared: Shared, channe
 def make_plan(config: Config, layout: Layout, version: int) -> HaPlan:
     """What the ha process needs of a configuration."""
     services = tuple(_service_plan(service, layout) for service in config.virtual_services)
-    return HaPlan(config.ha, services, version)
+    digest = hashlib.sha256(config.model_dump_json(exclude={"workers", "pin_workers", "log"}).encode()).hexdigest()
+    return HaPlan(config.ha, services, version, digest)
 
 
 class HaLine:

@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import trustme
 from harness import Lbfast, render_toml, scaled, virtual_service, wait_for
@@ -73,10 +74,11 @@ class Lab:
 
     def config(self) -> str:
         reals = [
-            {"label": f"Server {number}", "address": address, "port": PORT} for number, address in enumerate(SERVERS, 1)
+            {"label": f"Server {number}", "id": str(UUID(int=number)), "address": address, "port": PORT}
+            for number, address in enumerate(SERVERS, 1)
         ]
         check = {"type": "connect", "interval": "500ms", "timeout": "400ms", "rise": 1, "fall": 2}
-        service = virtual_service(PORT, reals, address=VIP, health_check=check, **self.service)
+        service = virtual_service(PORT, reals, address=VIP, health_check=check, id=str(UUID(int=100)), **self.service)
         settings = {"interval": "100ms", "missed": 3, **self.settings}
         lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
         return "workers = 2\n[ha]\n" + "\n".join(lines) + "\n" + render_toml({"virtual_service": [service]})
@@ -98,17 +100,22 @@ class Lab:
 
     def write_pair(self) -> None:
         """The files that pairing would leave."""
+        from lbfast.ha.link import CERTIFICATE, PEER_CERTIFICATE, ensure_identity, own_fingerprint
+
+        for name in BOXES:
+            (self.directory / name / "state").mkdir(parents=True, exist_ok=True)
+            ensure_identity(self.directory / name / "state", name)
         for name, role in (("a", "primary"), ("b", "secondary")):
             other = "b" if name == "a" else "a"
-            state = self.directory / name / "state"
-            state.mkdir(parents=True, exist_ok=True)
+            state, others = self.directory / name / "state", self.directory / other / "state"
+            (state / PEER_CERTIFICATE).write_text((others / CERTIFICATE).read_text())
             document = {
                 "id": "lab",
                 "role": role,
                 "local": BOXES[name],
                 "peer": BOXES[other],
                 "key": KEY,
-                "peer_fingerprint": "",
+                "peer_fingerprint": own_fingerprint(others),
                 "paths": [[CABLE[name], CABLE[other]]],
                 "peer_name": other,
             }
@@ -139,7 +146,7 @@ class Lab:
         wait_for(
             lambda: all(self.state(name) == word for name, word in states.items()),
             timeout,
-            f"{states}; now {({name: self.state(name) for name in states})}",
+            f"{states}; now { ({name: self.state(name) for name in states}) }",
         )
 
     def kill_box(self, name: str) -> None:
@@ -257,9 +264,7 @@ def lab(prefix: str, clients: int = 1, **settings: Any) -> Iterator[Lab]:
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
         for name in names:
-            stack.callback(
-                subprocess.run, ["ip", "netns", "delete", found.ns(name)], check=False, capture_output=True
-            )
+            stack.callback(subprocess.run, ["ip", "netns", "delete", found.ns(name)], check=False, capture_output=True)
             ip("netns", "add", found.ns(name))
             found.ip(name, "link", "set", "lo", "up")
         stack.callback(found.close)
