@@ -26,6 +26,7 @@ _READING = "lbfast.cli.reading"
 _CHANGING = "lbfast.cli.changing"
 _RUNNING = "lbfast.cli.running"
 _COMMITTING = "lbfast.cli.committing"
+_PAIRING = "lbfast.cli.pairing"
 
 VERBS: tuple[Verb, ...] = (
     Verb(("run",), f"{_RUNNING}:run", "Run the load balancer in the foreground.", (), (("--config", "file"),)),
@@ -118,10 +119,31 @@ VERBS: tuple[Verb, ...] = (
     Verb(("revert",), f"{_COMMITTING}:revert", "Commit an earlier version again.", ("text",), (REASON, JSON)),
     Verb(("history",), f"{_COMMITTING}:history", "The versions that ran: who, when, why.", (), (JSON,)),
     Verb(("diff",), f"{_COMMITTING}:diff", "What differs between two versions.", ("text", "text"), (JSON,)),
+    Verb(("ha", "status"), f"{_PAIRING}:status", "Role, state and readiness of the pair.", (), (JSON,)),
+    Verb(
+        ("ha", "pair"),
+        f"{_PAIRING}:pair",
+        "Make a clustered pair with another box.",
+        (),
+        (("--local", "text"), ("--peer", "text"), ("--password-file", "file"), ("--overwrite", "")),
+    ),
+    Verb(("ha", "unpair"), f"{_PAIRING}:unpair", "Break the clustered pair.", (), (("--force", ""),)),
+    Verb(("ha", "takeover"), f"{_PAIRING}:takeover", "Make this box the active one.", (), (REASON, ("--force", ""))),
+    Verb(("ha", "maintenance"), f"{_PAIRING}:maintenance", "Keep this box from taking over.", ("text",), (REASON,)),
+    Verb(
+        ("ha", "password"),
+        f"{_PAIRING}:password",
+        "Let it be made a secondary.",
+        (),
+        (("--password-file", "file"),),
+    ),
     Verb(("top",), "lbfast.cli.top:top", "A live screen of services, servers and events."),
     Verb(("version",), f"{_READING}:version", "The version of this program and of the running lbfast.", (), (JSON,)),
     Verb(("schema",), f"{_RUNNING}:schema", "The JSON schema of the configuration."),
     Verb(("completion",), "lbfast.cli.completion:completion", "Print a shell completion script.", ("shell",)),
 )
 
-GROUPS: dict[str, str] = {"persistence": "See and change which client belongs to which real server."}
+GROUPS: dict[str, str] = {
+    "persistence": "See and change which client belongs to which real server.",
+    "ha": "The clustered pair.",
+}

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lbfast.control.catalog import Catalog, ServiceInfo
     from lbfast.control.commits import Commits
     from lbfast.control.events import EventStream
+    from lbfast.control.pair import PairLine
 
 
 class TableFace(Protocol):
@@ -169,6 +170,7 @@ class Engine:
     events: EventStream
     clock: Clock
     about: About
+    pair: PairLine | None = None
     commits: Commits | None = None  # None: nothing can be changed here (tests of the reading verbs)
 
     def announce(self, message: str, event: str = "admin", **keys: Any) -> None:

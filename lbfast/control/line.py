@@ -47,6 +47,10 @@ class SupervisorLine:
         async with asyncio.timeout(ACTIVATE_S):
             await answer
 
+    def start_ha(self) -> None:
+        """Have the ha process started; nothing happens when it runs."""
+        self._channel.send({"do": "start_ha"})
+
     def cancel(self, published: bool) -> None:
         """Put back what ``open`` got."""
         try:

@@ -23,6 +23,7 @@ from lbfast.control.events import EventStream, RingDrain
 from lbfast.control.line import SupervisorLine
 from lbfast.control.log import LogWriter
 from lbfast.control.log_targets import open_target
+from lbfast.control.pair import PairLine
 from lbfast.control.protocol import ControlError
 from lbfast.control.rate_limit import RateLimit
 from lbfast.control.server import ControlServer
@@ -124,6 +125,7 @@ class ControlProcess:
             self._engine, running, self._version, self._line, protocol.state_dir(), self._on_swapped
         )
         self._engine.commits = self._commits
+        self._engine.pair = PairLine(protocol.runtime_dir(), protocol.state_dir(), self._line.start_ha)
 
     async def _serve(self, loop: asyncio.AbstractEventLoop, stopping: asyncio.Event, log: LogWriter) -> None:
         server = ControlServer(self._engine, protocol.socket_path())

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
-from lbfast.control import clients, commit_verbs, reports
+from lbfast.control import clients, commit_verbs, pair_verbs, reports
 from lbfast.control.addresses import Network, covering, is_inside, key_of, mask_of, parse_address, parse_network
 from lbfast.control.admin import admin_note
 from lbfast.control.arguments import Arg, check_args
@@ -212,6 +212,7 @@ _REASON = Arg("reason", str, required=False, least=0, most=500)
 _TEXT = Arg("text", str, least=0, most=commit_verbs.MOST_TEXT)
 _FILE = Arg("file", str)
 _REMOVED = Arg("removed", str, required=False)
+_FORCE = Arg("force", bool, required=False)
 _AGAINST = Arg("against", int, required=False)
 
 VERBS: Final[Mapping[str, Verb]] = MappingProxyType(
@@ -241,6 +242,16 @@ VERBS: Final[Mapping[str, Verb]] = MappingProxyType(
         ),
         "confirm": Verb(commit_verbs.confirm, is_act=True),
         "revert": Verb(commit_verbs.revert, (Arg("version", int, False, 1), _REASON), is_act=True),
+        "ha_status": Verb(pair_verbs.status),
+        "ha_pair": Verb(
+            pair_verbs.pair,
+            (Arg("local", str), Arg("peer", str), Arg("password", str), Arg("overwrite", bool, required=False)),
+            is_act=True,
+        ),
+        "ha_unpair": Verb(pair_verbs.unpair, (_FORCE,), is_act=True),
+        "ha_takeover": Verb(pair_verbs.takeover, (_REASON, _FORCE), is_act=True),
+        "ha_maintenance": Verb(pair_verbs.maintenance, (Arg("on", bool), _REASON), is_act=True),
+        "ha_password": Verb(pair_verbs.password, (Arg("password", str),), is_act=True),
         "history": Verb(commit_verbs.history),
         "diff": Verb(commit_verbs.diff, (Arg("before", int, False, 1), Arg("after", int, False, 1))),
     }

@@ -77,6 +77,9 @@ class Link:
     def put_json(self, kind: str, document: Mapping[str, Any]) -> None:
         self.put(kind, json.dumps(document).encode())
 
+    async def send_json(self, kind: str, document: Mapping[str, Any]) -> None:
+        await self.send(kind, json.dumps(document).encode())
+
     def close(self) -> None:
         self._writer.transport.abort()
 

@@ -31,10 +31,15 @@ class Pair:
     peer_fingerprint: str  # SHA-256 of its certificate, hex
     paths: tuple[tuple[str, str], ...] = ()  # further ones: (local, peer)
     peer_name: str = ""
+    confirmed: str = "yes"  # "no" until both sides are known to have kept it
 
     @property
     def is_primary(self) -> bool:
         return self.role == "primary"
+
+    @property
+    def is_confirmed(self) -> bool:
+        return self.confirmed == "yes"
 
     @property
     def all_paths(self) -> tuple[tuple[str, str], ...]:

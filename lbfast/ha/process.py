@@ -18,12 +18,13 @@ from typing import Any, Protocol
 from lbfast import __version__
 from lbfast._replica import Replica
 from lbfast._shm import now_ms
+from lbfast.ha.desk import Desk
 from lbfast.ha.door import SOCKET_NAME, Door
 from lbfast.ha.duty import Duty
 from lbfast.ha.election import Memory
 from lbfast.ha.heartbeat import Heartbeats
 from lbfast.ha.heartbeat import Path as BeatPath
-from lbfast.ha.link import Link, LinkError
+from lbfast.ha.link import Link, LinkError, ensure_identity
 from lbfast.ha.linking import Linking
 from lbfast.ha.local_settings import local_settings
 from lbfast.ha.pair_file import (
@@ -106,6 +107,7 @@ class HaProcess:
         self.replica = Replica(setup.sticks)
         self.peer_facts: dict[str, Any] = {}
         self.handlers: dict[str, Handler] = {}  # of the peer's questions
+        self.desk = Desk(self)
         self._stop = asyncio.Event()
         self._linking_task: asyncio.Task[None] | None = None
 
@@ -114,11 +116,14 @@ class HaProcess:
         self._loop = loop
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
         loop.add_reader(self.channel.fileno(), self._hear)
+        self.handlers = {"unpair": self.desk.on_unpair}
         door = Door(self.setup.runtime_dir / SOCKET_NAME, HaVerbs(self).handlers())
         await door.start()
+        ensure_identity(self.setup.state_dir, socket.gethostname())
         pair = load_pair(self.setup.state_dir)
         if pair is not None:
             self.begin(pair)
+        self.desk.follow()
         self.say({"event": "ready"})
         timer = asyncio.create_task(self._turn_for_ever())
         try:
@@ -127,6 +132,7 @@ class HaProcess:
             timer.cancel()
             await asyncio.gather(timer, return_exceptions=True)
             await door.stop()
+            await self.desk.stop()
             self.end()
         return 0
 
@@ -186,15 +192,16 @@ class HaProcess:
 
     def _hear_facts(self, facts: dict[str, Any]) -> None:
         self.peer_facts = facts
+        self.desk.confirm()
 
-    def end(self) -> None:
+    def end(self, *, keep_addresses: bool = False) -> None:
         """Let go of everything, and say so to the peer."""
         if self._linking_task is not None:
             self._linking_task.cancel()
             self._linking_task = self.linking = None
         duty, self.duty = self.duty, None
         if duty is not None:
-            if not duty.is_stopping:
+            if not duty.is_stopping and not keep_addresses:
                 duty.leave(now_ms())
             duty.prober.stop()
             duty.watch.close()

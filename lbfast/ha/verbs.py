@@ -11,6 +11,7 @@ from lbfast.control.protocol import ControlError
 from lbfast.ha.door import Handler
 from lbfast.ha.election import Facts, HaState, Move, Peer, Standing, Surroundings
 from lbfast.ha.pair_file import Maintenance, load_maintenance, save_maintenance
+from lbfast.ha.password import PasswordFile
 from lbfast.ha.status import BoxFacts, Readiness, judge_readiness
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ class HaVerbs:
             "status": self.status,
             "takeover": self.takeover,
             "maintenance": self.maintenance,
+            "password": self.password,
+            "pair": self._process.desk.pair,
+            "unpair": self._process.desk.unpair,
         }
 
     async def status(self) -> Result:
@@ -100,6 +104,14 @@ class HaVerbs:
         duty.is_in_maintenance = on
         self._process.tell(f"maintenance {'begun' if on else 'ended'} by {by or 'an operator'}: {reason}")
         return {"maintenance": _maintenance(kept)}
+
+    async def password(self, password: str) -> Result:
+        """With which another box may make this one its secondary."""
+        try:
+            PasswordFile(self._process.setup.state_dir).set(password)
+        except ValueError as error:
+            raise ControlError("bad_argument", str(error)) from None
+        return {}
 
     def _replication(self) -> Result:
         linking = self._process.linking

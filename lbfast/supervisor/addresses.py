@@ -18,6 +18,7 @@ from lbfast.supervisor import arp
 from lbfast.supervisor.address_plan import Placement, WantedAddress, plan_addresses
 from lbfast.supervisor.faults import Fault
 from lbfast.supervisor.netlink import (
+    FOREVER,
     IFA_F_DADFAILED,
     IFA_F_TENTATIVE,
     IFF_LOOPBACK,
@@ -116,6 +117,12 @@ class ServiceAddresses:
             except OSError as error:
                 failures.append(f"cannot announce {placement.address} on {placement.link.name}: {error.strerror}")
         return failures
+
+    def keep(self) -> None:
+        """What was raised with a lifetime stays for good."""
+        with Netlink() as netlink:
+            for placement in self._raised:
+                netlink.hold_address(placement.link.index, placement.address, placement.prefix, FOREVER)
 
     def forget(self) -> None:
         """Leave what is raised to somebody else, who reads the record."""

@@ -27,6 +27,11 @@ class Bodies:
             self.names += (HA,)
         self.started_names = (*workers, "control")  # those that are ready within seconds, whatever is configured
 
+    def want_ha(self) -> None:
+        """There was no need for it at the start, and now there is."""
+        if HA not in self.names:
+            self.names += (HA,)
+
     def index(self, name: str) -> int:
         """Of a worker; -1 of the others."""
         return int(name.removeprefix(_WORKER)) if name.startswith(_WORKER) else -1

@@ -63,6 +63,7 @@ class AddressOwner:
         self.is_paired = False
         if hold:
             self._own.raise_all(wanted)
+            self._own.keep()
 
 
 class HeldAddresses(ServiceAddresses):

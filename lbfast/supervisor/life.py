@@ -16,6 +16,7 @@ from enum import Enum, auto
 from lbfast import __version__
 from lbfast.config.paths import control_socket
 from lbfast.supervisor import orphans
+from lbfast.supervisor.addresses import AddressFaults
 from lbfast.supervisor.backoff import Backoff
 from lbfast.supervisor.bodies import HA, Bodies
 from lbfast.supervisor.channel import ChannelError, Message
@@ -23,7 +24,7 @@ from lbfast.supervisor.children import Body, Child, describe_status, start_child
 from lbfast.supervisor.ha_body import HaLine
 from lbfast.supervisor.listeners import close_listeners
 from lbfast.supervisor.start import Assets
-from lbfast.supervisor.switch import Switch
+from lbfast.supervisor.switch import Switch, wanted_addresses
 from lbfast.supervisor.timers import Timers
 from lbfast.supervisor.wakeup import SignalPipe
 from lbfast.supervisor.worker import STOP_GRACE
@@ -208,6 +209,8 @@ class Supervisor:
             self._on_pair(message)
         elif event == "switched":
             self._switch.on_switched(child)
+        elif child.name == "control" and message.get("do") == "start_ha":
+            self.start_ha()
         elif child.name == "control" and "do" in message and self._state in (State.STARTING, State.RUNNING):
             self._switch.hear(message, fds)
 
@@ -259,9 +262,19 @@ class Supervisor:
 
     def _on_pair(self, message: Message) -> None:
         """The ha process has a pair now, or has none any more."""
-        addresses = self._assets.addresses
+        addresses, config = self._assets.addresses, self._assets.config
         if message.get("paired") and not addresses.is_paired:
             addresses.hand_over()
+        elif not message.get("paired") and addresses.is_paired:
+            try:
+                addresses.take_back(wanted_addresses(config), hold=message.get("active") is True)
+            except AddressFaults as error:
+                self._complain(f"the service addresses cannot be kept: {error}")
+
+    def start_ha(self) -> None:
+        """A pair is to be made: the ha process answers on ha.sock when it is there."""
+        self._bodies.want_ha()
+        self._start(HA)
 
     def later(self, seconds: float, action: Callable[[], None]) -> None:
         self._timers.at(time.monotonic() + seconds, action)

@@ -37,7 +37,7 @@ _IFA_ADDRESS, _IFA_LOCAL, _IFA_CACHEINFO, _IFA_FLAGS = 1, 2, 6, 8
 _RTA_DST = 1
 _RTN_LOCAL = 2
 _GROUP_IPV6_IFADDR = 0x100
-_FOREVER = 0xFFFFFFFF
+FOREVER = 0xFFFFFFFF
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Netlink:
         extra = b""
         if address.version == 6:
             # Deprecated from the start: the kernel then never picks it as the source of our own connections.
-            extra = _attribute(_IFA_CACHEINFO, _CACHEINFO.pack(0, _FOREVER, 0, 0))
+            extra = _attribute(_IFA_CACHEINFO, _CACHEINFO.pack(0, FOREVER, 0, 0))
         self._change(_NEWADDR, _CREATE | _EXCL, link, address, prefix, extra)
 
     def hold_address(self, link: int, address: IPAddress, prefix: int, valid_s: int) -> None:

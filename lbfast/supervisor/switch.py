@@ -146,7 +146,7 @@ class Switch:
         positions = {service.label: (place, service) for place, service in enumerate(placed.config.virtual_services)}
         raised: list[IPAddress] = []
         try:
-            raised = assets.addresses.raise_more(_wanted(placed.config))
+            raised = assets.addresses.raise_more(wanted_addresses(placed.config))
             listeners = open_listeners(
                 specs, positions, assets.workers, assets.listeners, free_bind=assets.addresses.is_paired
             )
@@ -358,7 +358,8 @@ class Switch:
         self._answer({"event": "activated"})
 
 
-def _wanted(config: Config) -> list[WantedAddress]:
+def wanted_addresses(config: Config) -> list[WantedAddress]:
+    """The addresses of every virtual service."""
     return [
         WantedAddress(position, ip_address(service.address), service.interface)
         for position, service in enumerate(config.virtual_services)

@@ -83,18 +83,18 @@ class Lab:
         lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
         return "workers = 2\n[ha]\n" + "\n".join(lines) + "\n" + render_toml({"virtual_service": [service]})
 
-    def box(self, name: str) -> Lbfast:
-        """A box that is not started yet; paired with the other one."""
+    def box(self, name: str, config: str | None = None) -> Lbfast:
+        """A box that is not started yet."""
         directory = self.directory / name
         (directory / "state").mkdir(parents=True, exist_ok=True)
-        found = Lbfast(self.config(), directory=directory, prefix=self.inside(name), allow_stderr=True)
+        found = Lbfast(config or self.config(), directory=directory, prefix=self.inside(name), allow_stderr=True)
         self.boxes[name] = found
         return found
 
-    def start(self, *names: str) -> None:
+    def start(self, *names: str, config: str | None = None) -> None:
         """Start boxes and wait until they are ready."""
         for name in names:
-            self.box(name).start()
+            self.box(name, config).start()
         for name in names:
             self.boxes[name].wait_ready()
 
