@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,6 +33,7 @@ class PairLine:
 
     def __init__(self, runtime_dir: Path, state_dir: Path, start: Callable[[], None]) -> None:
         self._path = runtime_dir / SOCKET_NAME
+        self._card = runtime_dir / "ha.json"  # who this box is at the moment, written by the ha process
         self._state_dir = state_dir
         self._start = start
 
@@ -56,6 +57,42 @@ class PairLine:
         except TimeoutError:
             raise ControlError("refused", f"the ha process did not answer within {timeout:g} s") from None
         result: Result = decode_answer(answer)
+        return result
+
+    def check_edit(self, *, on_active: bool) -> None:
+        """ControlError when this box is not the one to edit; it says which one is.
+
+        The configuration is the primary's, as long as it is heard; persistence entries are the active box's.
+        """
+        if not self.is_paired:
+            return
+        try:
+            found = json.loads(self._card.read_bytes())
+        except (OSError, ValueError):
+            return  # the ha process is just being replaced
+        if on_active and not found["active"] and found["heard"]:
+            raise ControlError("refused", f"this box is passive; do it on the active one, {found['peer']}")
+        if not on_active and found["role"] == "secondary" and found["heard"]:
+            raise ControlError("refused", f"this box is the secondary; do it on the primary, {found['peer']}")
+
+    async def commit_both(self, wish: Any, ids: list[list[str]], commit: Callable[[], Awaitable[Result]]) -> Result:
+        """The peer first, then this box; if this box cannot, the peer goes back."""
+        await self.ask(
+            "replicate",
+            100.0,
+            text=wish.text,
+            ids=json.dumps(ids),
+            file=wish.file,
+            by=wish.by,
+            reason=wish.reason,
+            removed=wish.removed,
+        )
+        try:
+            result = await commit()
+        except BaseException:
+            await self.ask("replicated", 100.0, ok=False)
+            raise
+        await self.ask("replicated", ok=True)
         return result
 
     async def status(self) -> Result:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
-from lbfast.control import clients, commit_verbs, pair_verbs, reports
+from lbfast.control import clients, commit_verbs, pair_verbs, replica_verbs, reports
 from lbfast.control.addresses import Network, covering, is_inside, key_of, mask_of, parse_address, parse_network
 from lbfast.control.admin import admin_note
 from lbfast.control.arguments import Arg, check_args
@@ -192,6 +192,10 @@ def _with_entry(engine: Engine, vs: ServiceInfo, situation: Situation, entry: An
     return Situation(**{**situation.__dict__, **changes})
 
 
+CONFIGURATION: Final = "configuration"
+ENTRIES: Final = "entries"
+
+
 @dataclass(frozen=True)
 class Verb:
     """A verb and what it takes.  ``is_act``: it changes something, so it wants to know who asks."""
@@ -199,9 +203,12 @@ class Verb:
     run: Callable[..., Result | Steps | Later]
     args: tuple[Arg, ...] = ()
     is_act: bool = False
+    edits: str = ""  # in a pair, only one box may: CONFIGURATION the primary, ENTRIES the active one
 
     def __call__(self, engine: Engine, caller: Caller, args: dict[str, Any]) -> Result | Steps | Later:
         checked = check_args(self.args, args)
+        if self.edits and engine.pair is not None:
+            engine.pair.check_edit(on_active=self.edits == ENTRIES)
         return self.run(engine, caller, **checked) if self.is_act else self.run(engine, **checked)
 
 
@@ -218,16 +225,18 @@ _AGAINST = Arg("against", int, required=False)
 VERBS: Final[Mapping[str, Verb]] = MappingProxyType(
     {
         "overview": Verb(overview),
-        "drain": Verb(drain, (_SERVICE, _REAL, _REASON), is_act=True),
-        "halt": Verb(halt, (_SERVICE, _REAL, _REASON), is_act=True),
-        "online": Verb(online, (_SERVICE, _REAL, _REASON), is_act=True),
-        "weight": Verb(weight, (_SERVICE, _REAL, Arg("weight", int, most=256)), is_act=True),
+        "drain": Verb(drain, (_SERVICE, _REAL, _REASON), is_act=True, edits=CONFIGURATION),
+        "halt": Verb(halt, (_SERVICE, _REAL, _REASON), is_act=True, edits=CONFIGURATION),
+        "online": Verb(online, (_SERVICE, _REAL, _REASON), is_act=True, edits=CONFIGURATION),
+        "weight": Verb(weight, (_SERVICE, _REAL, Arg("weight", int, most=256)), is_act=True, edits=CONFIGURATION),
         "persistence_show": Verb(
             persistence_show,
             (_SERVICE, _CLIENT.optional(), Arg("limit", int, required=False, least=1, most=MOST_ENTRIES)),
         ),
-        "persistence_clear": Verb(persistence_clear, (_SERVICE, _CLIENT.optional(), _REAL.optional()), is_act=True),
-        "persistence_pin": Verb(persistence_pin, (_SERVICE, _CLIENT, _REAL), is_act=True),
+        "persistence_clear": Verb(
+            persistence_clear, (_SERVICE, _CLIENT.optional(), _REAL.optional()), is_act=True, edits=ENTRIES
+        ),
+        "persistence_pin": Verb(persistence_pin, (_SERVICE, _CLIENT, _REAL), is_act=True, edits=ENTRIES),
         "connections": Verb(connections, (_SERVICE, _CLIENT.optional())),
         "explain": Verb(explain_client, (_SERVICE, _CLIENT)),
         "events": Verb(events, (Arg("follow", bool, required=False), Arg("limit", int, required=False, most=1_000))),
@@ -239,9 +248,10 @@ VERBS: Final[Mapping[str, Verb]] = MappingProxyType(
             commit_verbs.commit,
             (_TEXT, _FILE, _REASON, _REMOVED, _AGAINST, Arg("confirm", int, False, 1, commit_verbs.LONGEST_CONFIRM)),
             is_act=True,
+            edits=CONFIGURATION,
         ),
-        "confirm": Verb(commit_verbs.confirm, is_act=True),
-        "revert": Verb(commit_verbs.revert, (Arg("version", int, False, 1), _REASON), is_act=True),
+        "confirm": Verb(commit_verbs.confirm, is_act=True, edits=CONFIGURATION),
+        "revert": Verb(commit_verbs.revert, (Arg("version", int, False, 1), _REASON), is_act=True, edits=CONFIGURATION),
         "ha_status": Verb(pair_verbs.status),
         "ha_pair": Verb(
             pair_verbs.pair,
@@ -252,6 +262,21 @@ VERBS: Final[Mapping[str, Verb]] = MappingProxyType(
         "ha_takeover": Verb(pair_verbs.takeover, (_REASON, _FORCE), is_act=True),
         "ha_maintenance": Verb(pair_verbs.maintenance, (Arg("on", bool), _REASON), is_act=True),
         "ha_password": Verb(pair_verbs.password, (Arg("password", str),), is_act=True),
+        "replica_read": Verb(replica_verbs.read, is_act=True),
+        "replica_commit": Verb(
+            replica_verbs.commit,
+            (
+                _TEXT,
+                Arg("ids", str, least=0, most=replica_verbs.MOST_DOCUMENT),
+                *(Arg(name, str, required=False, least=0) for name in ("file", "by", "reason")),
+                _REMOVED,
+            ),
+            is_act=True,
+        ),
+        "replica_marks_read": Verb(replica_verbs.marks_read, is_act=True),
+        "replica_marks_write": Verb(
+            replica_verbs.marks_write, (Arg("marks", str, most=replica_verbs.MOST_DOCUMENT),), is_act=True
+        ),
         "history": Verb(commit_verbs.history),
         "diff": Verb(commit_verbs.diff, (Arg("before", int, False, 1), Arg("after", int, False, 1))),
     }

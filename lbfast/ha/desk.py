@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lbfast.config.files import write_atomically
 from lbfast.control.protocol import ControlError
+from lbfast.ha.config_sync import forget_generation
 from lbfast.ha.link import PEER_CERTIFICATE, make_context, own_fingerprint
 from lbfast.ha.pair_file import remove_pair, save_maintenance, save_pair
 from lbfast.ha.pairing import CONFIRM_S, Introduction, PairingDesk, ask_for_pair, check_addresses
@@ -186,6 +187,7 @@ class Desk:
         remove_pair(process.setup.state_dir)
         (process.setup.state_dir / PEER_CERTIFICATE).unlink(missing_ok=True)
         save_maintenance(process.setup.state_dir, None)
+        forget_generation(process.setup.state_dir)
         process.end(keep_addresses=True)
         process.pair = None
         process.say({"event": "pair", "paired": False, "active": holding})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import os
 import signal
 import socket
@@ -12,12 +13,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from lbfast import __version__
 from lbfast._replica import Replica
 from lbfast._shm import now_ms
+from lbfast.ha.config_sync import ConfigSync, ask_control
 from lbfast.ha.desk import Desk
 from lbfast.ha.door import SOCKET_NAME, Door
 from lbfast.ha.duty import Duty
@@ -45,6 +48,7 @@ from lbfast.ha.verbs import HaVerbs
 from lbfast.ha.watch import CountersFace, TableFace, Watch
 from lbfast.ha.wire import Guard
 
+CARD_NAME = "ha.json"
 _MOST_TICK_MS = 25
 _AFTER_TAKEOVER_S = 1.0
 
@@ -108,15 +112,30 @@ class HaProcess:
         self.peer_facts: dict[str, Any] = {}
         self.handlers: dict[str, Handler] = {}  # of the peer's questions
         self.desk = Desk(self)
+        self.sync = ConfigSync(
+            setup.state_dir,
+            partial(ask_control, setup.runtime_dir / "control.sock"),
+            lambda: None if self.linking is None else self.linking.current,
+            lambda: self.plan.digest,
+            lambda: self.pair is not None and self.pair.is_primary,
+            self.tell,
+        )
+        self._card = ""  # what was last written of who this box is
         self._stop = asyncio.Event()
         self._linking_task: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
         self._loop = loop
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
         loop.add_reader(self.channel.fileno(), self._hear)
-        self.handlers = {"unpair": self.desk.on_unpair}
+        self.handlers = {
+            "unpair": self.desk.on_unpair,
+            "commit": self.sync.on_commit,
+            "fetch": self.sync.on_fetch,
+            "marks": self.sync.on_marks,
+        }
         door = Door(self.setup.runtime_dir / SOCKET_NAME, HaVerbs(self).handlers())
         await door.start()
         ensure_identity(self.setup.state_dir, socket.gethostname())
@@ -188,11 +207,15 @@ class HaProcess:
             "servers": [] if watch is None else watch.servers(),
             "problems": self.problems,
             "settings": local_settings(),
+            **self.sync.facts(),
         }
 
     def _hear_facts(self, facts: dict[str, Any]) -> None:
         self.peer_facts = facts
         self.desk.confirm()
+        task = asyncio.create_task(self.sync.compare(facts))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def end(self, *, keep_addresses: bool = False) -> None:
         """Let go of everything, and say so to the peer."""
@@ -279,8 +302,24 @@ class HaProcess:
                 except OSError as error:  # the addresses are renewed and the peer is heard at the next turn
                     self.tell(f"a turn failed: {error}")
                 self._keep_peer_life()
+                self._write_card(now)
             due = max(due + tick, now_ms() + 1) if now - due < 20 * tick else now_ms() + tick
             await asyncio.sleep(max(0.0, (due - now_ms()) / 1000))
+
+    def _write_card(self, now: int) -> None:
+        """Who this box is at the moment, for control: a small file, replaced when it changes."""
+        if self.duty is None or self.pair is None:
+            return
+        heard_at = self.duty.memory.heard_at
+        heard = heard_at is not None and now - heard_at < self.duty.timing.dead_ms
+        card = {"role": self.pair.role, "active": self.duty.is_active, "heard": heard, "peer": self.pair.peer}
+        text = json.dumps(card)
+        if text != self._card:
+            path = self.setup.runtime_dir / CARD_NAME
+            new = path.with_suffix(".new")
+            new.write_text(text)
+            os.replace(new, path)
+            self._card = text
 
     def _keep_peer_life(self) -> None:
         """A new run of the peer: from now on nothing of its earlier ones counts, after our restart neither."""
@@ -338,7 +377,7 @@ class HaProcess:
             del self.setup.sticks[slot]
         self.replica = Replica(self.setup.sticks)
         if self.linking is not None and self.linking.current is not None:
-            self.linking.current.link.close()  # a new link speaks of the new slots
+            self.linking.current.renew(self.replica)
         if self.duty is None:
             return
         self._set_wanted()

@@ -52,6 +52,7 @@ class JournalFace(Protocol):
 
     def enable(self) -> None: ...
     def disable(self) -> None: ...
+    def mark_desync(self) -> None: ...
     @property
     def desync(self) -> bool: ...
     def __len__(self) -> int: ...
@@ -84,6 +85,7 @@ class Replication:
     _end_of_resync: int = 0
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _told: HaPlan | None = None
+    _numbers: dict[str, Any] = field(default_factory=dict)  # the peer's, as it last said
     _questions: dict[int, asyncio.Future[dict[str, Any]]] = field(default_factory=dict)
     _asked: int = 0
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -112,6 +114,12 @@ class Replication:
                 question.cancel()
             await asyncio.gather(*jobs, *self._tasks, return_exceptions=True)
             self.link.close()
+
+    def renew(self, replica: ReplicaFace) -> None:
+        """A commit stands here: other tables, other slots."""
+        self.replica = replica
+        self._map_peer()
+        self._put_numbers()
 
     def poke(self) -> None:
         """Something has changed: who is active, or the configuration."""
@@ -256,7 +264,17 @@ class Replication:
             self.is_synced = True
 
     def _take_numbers(self, document: dict[str, Any]) -> None:
-        plan = self.plan()
+        if self._numbers:
+            self.journal.mark_desync()  # entries that the peer could not place before, it can now
+            self.poke()
+        self._numbers = document
+        self._map_peer()
+
+    def _map_peer(self) -> None:
+        """From the peer's slots to ours."""
+        document, plan = self._numbers, self.plan()
+        if not document:
+            return
         ours = {service.id: service.slot for service in plan.services}
         services = {int(slot): ours[identity] for identity, slot in document["services"] if identity in ours}
         our_reals = {(service, real): slot for service, real, slot in _real_slots(plan)}

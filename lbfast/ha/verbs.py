@@ -34,6 +34,8 @@ class HaVerbs:
             "takeover": self.takeover,
             "maintenance": self.maintenance,
             "password": self.password,
+            "replicate": self._process.sync.replicate,
+            "replicated": self._process.sync.replicated,
             "pair": self._process.desk.pair,
             "unpair": self._process.desk.unpair,
         }
