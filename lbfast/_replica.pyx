@@ -270,17 +270,19 @@ cdef class Replica:
         free(records)
         return out, (index if index <= map.mask else -1)
 
-    def apply(self, const uint8_t[::1] data, int64_t now):
+    def apply(self, bytes data not None, Py_ssize_t offset, int64_t now):
         """Put the peer's records into our tables; ValueError when they are not whole."""
         cdef const ReplicaRecord* record
-        cdef Py_ssize_t count = data.shape[0] // <Py_ssize_t>sizeof(ReplicaRecord), i
+        cdef Py_ssize_t size = len(data) - offset, i
+        cdef Py_ssize_t count = size // <Py_ssize_t>sizeof(ReplicaRecord)
+        cdef const char* start = <const char*>data + offset
         cdef uint32_t service, real, previous
         cdef int rc
-        if data.shape[0] % <Py_ssize_t>sizeof(ReplicaRecord):
-            raise ValueError(f"{data.shape[0]} bytes of records, expected a multiple of {sizeof(ReplicaRecord)}")
+        if offset < 0 or size < 0 or size % <Py_ssize_t>sizeof(ReplicaRecord):
+            raise ValueError(f"{size} bytes of records, expected a multiple of {sizeof(ReplicaRecord)}")
         with nogil:
             for i in range(count):
-                record = <const ReplicaRecord*>(&data[0] + i * <Py_ssize_t>sizeof(ReplicaRecord))
+                record = <const ReplicaRecord*>(start + i * <Py_ssize_t>sizeof(ReplicaRecord))
                 service = self.services[record.service] if record.service < SERVICES else STICK_NO_REAL
                 real = self.reals[record.real] if record.real < STICK_REALS else STICK_NO_REAL
                 if service == STICK_NO_REAL or service >= SERVICES or self.maps[service] == NULL or \

@@ -86,6 +86,12 @@ class ResultsFace(Protocol):
     def note(self, real: int) -> Any: ...
 
 
+class JournalFace(Protocol):
+    """What the peer is to be told of the stick tables (``_journal.Journal``)."""
+
+    def mark_desync(self) -> None: ...
+
+
 class SharedFace(Protocol):
     """The bundle every child inherits (``supervisor/shared.py``)."""
 
@@ -101,6 +107,8 @@ class SharedFace(Protocol):
     def rings(self) -> Sequence[RingFace]: ...
     @property
     def results(self) -> ResultsFace: ...
+    @property
+    def journal(self) -> JournalFace: ...
 
 
 class Timer(Protocol):
@@ -171,6 +179,7 @@ class Engine:
     clock: Clock
     about: About
     pair: PairLine | None = None
+    entries_changed: Callable[[], None] = lambda: None  # pins and clears are no worker's: the peer needs a resync
     commits: Commits | None = None  # None: nothing can be changed here (tests of the reading verbs)
 
     def announce(self, message: str, event: str = "admin", **keys: Any) -> None:

@@ -125,6 +125,7 @@ class ControlProcess:
             self._engine, running, self._version, self._line, protocol.state_dir(), self._on_swapped
         )
         self._engine.commits = self._commits
+        self._engine.entries_changed = self._shared.journal.mark_desync
         self._engine.pair = PairLine(protocol.runtime_dir(), protocol.state_dir(), self._line.start_ha)
 
     async def _serve(self, loop: asyncio.AbstractEventLoop, stopping: asyncio.Event, log: LogWriter) -> None:

@@ -209,7 +209,10 @@ class Verb:
         checked = check_args(self.args, args)
         if self.edits and engine.pair is not None:
             engine.pair.check_edit(on_active=self.edits == ENTRIES)
-        return self.run(engine, caller, **checked) if self.is_act else self.run(engine, **checked)
+        result = self.run(engine, caller, **checked) if self.is_act else self.run(engine, **checked)
+        if self.edits == ENTRIES:
+            engine.entries_changed()
+        return result
 
 
 _SERVICE = Arg("service", str)

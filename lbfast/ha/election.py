@@ -25,6 +25,9 @@ from types import MappingProxyType
 
 from lbfast.ha.timing import Timing
 
+USEFUL = 2
+"""The least level that is of use to a client: below, a box cannot serve, or nobody can reach it (``fitness.py``)."""
+
 
 class Standing(IntEnum):
     """What a box is, as heartbeats say it."""
@@ -185,7 +188,7 @@ class Facts:
 
     @property
     def peer_is_unfit(self) -> bool:
-        return self.peer_level == 0
+        return self.peer_level < USEFUL <= self.around.level
 
     @property
     def is_unheard(self) -> bool:

@@ -39,7 +39,7 @@ class ReplicaFace(Protocol):
     def set_peer(self, services: dict[int, int], reals: dict[int, tuple[int, int]]) -> None: ...
     def collect(self, journal: Any, limit: int, now: int) -> tuple[bytearray, int]: ...
     def snapshot(self, service: int, bucket: int, limit: int, now: int) -> tuple[bytearray, int]: ...
-    def apply(self, data: memoryview, now: int) -> None: ...
+    def apply(self, data: bytes, offset: int, now: int) -> None: ...
     def begin_resync(self) -> int: ...
     def end_resync(self, now: int) -> int: ...
     def release_held(self, now: int) -> int: ...
@@ -152,9 +152,9 @@ class Replication:
             if self.is_active():
                 await self._resync()
                 await self._follow()
-            self.journal.disable()
-            self.is_synced = False
-            while not self.is_active():
+                self.journal.disable()
+                self.is_synced = False  # of this box's entries; as the passive one it waits for the peer's
+            else:
                 await self._wait(IDLE_S)
 
     async def _resync(self) -> None:
@@ -251,7 +251,7 @@ class Replication:
                 self.resyncs += 1
                 self.replica.begin_resync()
             elif frame.kind == "E":
-                self.replica.apply(memoryview(frame.data)[_SEQUENCE.size :], self.now())
+                self.replica.apply(frame.data, _SEQUENCE.size, self.now())
             else:
                 self.replica.end_resync(self.now())
                 self.is_synced = True

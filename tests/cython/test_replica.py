@@ -33,7 +33,7 @@ def send(sender: Replica, receiver: Replica, now_there: int, now_here: int, limi
     at, count = 0, 0
     while at >= 0:
         records, at = sender.snapshot(SERVICE_THERE, at, limit, now_there)
-        receiver.apply(records, now_here)
+        receiver.apply(bytes(records), 0, now_here)
         count += len(records) // RECORD
     return count
 
@@ -135,14 +135,14 @@ def test_unknown_servers_and_services_are_counted_and_left_out() -> None:
 
 def test_half_a_record_is_refused() -> None:
     with pytest.raises(ValueError, match="multiple of 44"):
-        Replica({}).apply(b"x" * 43, 0)
+        Replica({}).apply(b"x" * 43, 0, 0)
 
 
 def test_garbage_of_the_right_size_harms_nothing() -> None:
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     _, _, target, receiver = boxes()
-    receiver.apply(random.Random(seed).randbytes(RECORD * 5000), 0)
+    receiver.apply(random.Random(seed).randbytes(RECORD * 5000), 0, 0)
     cshim.audit(target)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 CONNECT_S = 0.1  # a LAN answers in less; then the client tries again, as a browser's user would
 HANDSHAKE_S = 0.6
+PATIENCE_S = 30.0  # for everybody to be served again
 
 
 class Client:
@@ -93,7 +94,11 @@ async def main(pem: str, address: str, port: int, count: int, every: float, held
     while not all(client.served for client in clients) or notes["held"] < held:
         await asyncio.sleep(0.01)
     print("READY", flush=True)
-    await asyncio.to_thread(sys.stdin.readline)
+    words = (await asyncio.to_thread(sys.stdin.readline)).split()
+    if words:
+        after, deadline = float(words[1]), time.monotonic() + PATIENCE_S
+        while time.monotonic() < deadline and not all(it.served[-1][0] >= after for it in clients):
+            await asyncio.sleep(0.02)
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

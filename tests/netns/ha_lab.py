@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,7 +17,7 @@ from typing import Any
 from uuid import UUID
 
 import trustme
-from harness import Lbfast, render_toml, scaled, virtual_service, wait_for
+from harness import Lbfast, processes_of_session, render_toml, scaled, virtual_service, wait_for
 from namespaces import ip
 
 VIP, ROUTER = "10.77.0.100", "10.77.0.1"
@@ -149,20 +150,41 @@ class Lab:
             f"{states}; now { ({name: self.state(name) for name in states}) }",
         )
 
+    def wait_ready(self, timeout: float = 20.0) -> None:
+        """Until both boxes say that a takeover would be safe."""
+
+        seen: dict[str, Any] = {}
+
+        def ready() -> bool:
+            try:
+                seen.update({name: self.status(name) for name in ("a", "b")})
+            except (OSError, ValueError):
+                return False
+            return all(status["ready"] for status in seen.values())
+
+        try:
+            wait_for(ready, timeout, "both boxes to be ready")
+        except AssertionError as error:
+            error.add_note(json.dumps(seen, indent=1))
+            raise
+
+    def signal(self, pid: int, number: int) -> None:
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            pass
+
     def kill_box(self, name: str) -> None:
         """Power loss: the plugs out, and every process gone, in one moment."""
-        import signal
-
-        from harness import processes_of_session
-
-        box = self.boxes[name]
         for cable in ("lan", "hb"):
             self.cut(name, cable)
+        self.kill_processes(name)
+
+    def kill_processes(self, name: str) -> None:
+        """Every process of a box, in one moment; its kernel lives on."""
+        box = self.boxes[name]
         for pid in [box.pid, *processes_of_session(box.pid)]:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
+            self.signal(pid, signal.SIGKILL)
 
     def revive(self, name: str) -> None:
         """Power is back: a machine without any service address, which starts lbfast."""
@@ -247,12 +269,22 @@ class Clients:
 
     process: subprocess.Popen[str]
 
+    def report_after(self, at: float, count: int) -> Report:
+        """Go on until every client was served by a connection begun after ``at``."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"until {at} {count}\n")
+        return self.report()
+
     def report(self) -> Report:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write("\n")
         self.process.stdin.flush()
-        return Report(json.loads(self.process.stdout.readline()))
+        notes = self.process.stdout.readline()
+        self.process.wait(scaled(10))
+        self.process.stdin.close()
+        self.process.stdout.close()
+        return Report(json.loads(notes))
 
 
 @contextmanager

@@ -50,7 +50,9 @@ def test_the_table_says_what_the_functions_take(verb: Verb):
     module, name = verb.target.split(":")
     signature = inspect.signature(getattr(importlib.import_module(module), name), eval_str=True)
     places = [one for one in signature.parameters.values() if one.kind is one.POSITIONAL_ONLY]
-    options = [f"--{one.name}" for one in signature.parameters.values() if one.kind is one.KEYWORD_ONLY]
+    options = [
+        f"--{one.name.replace('_', '-')}" for one in signature.parameters.values() if one.kind is one.KEYWORD_ONLY
+    ]
     assert len(places) == len(verb.places)
     assert sorted(options) == sorted(name for name, _ in verb.options)
 
