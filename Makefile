@@ -13,7 +13,13 @@ STAMPS  := $(VENV)/.stamps
 # `make test ARGS="tests/unit -k stick"` runs a part; `make test DEBUG=1` tests the debug build.
 ARGS    ?=
 DEBUG   ?= $(if $(filter debug,$(MAKECMDGOALS)),1)
-FLAVOUR := $(if $(filter 1,$(DEBUG)),debug,release)
+FLAVOUR := $(if $(filter sanitize,$(MAKECMDGOALS)),sanitize,$(if $(filter 1,$(DEBUG)),debug,release))
+
+# What runs under the sanitizers: all of the C functions, and processes whose workers go through every phase.
+SANITIZED := -k "not every_instruction and not relay_faults" tests/cython tests/fuzz $(patsubst %,tests/proc/test_%.py,relay_flow relay_half_close relay_model \
+  relay_reset connect_proxy connect_redispatch limits_crash pick_race)
+FUZZED  := proxy config control_line control_answer channel candidate probe_answer certificate state_files
+SECONDS ?= 60
 
 BUILT   := build/built-$(FLAVOUR)
 SOURCES := setup.py $(wildcard lbfast/*.pyx lbfast/*.pxd lbfast/*.h)
@@ -26,7 +32,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run build debug test bench locust check clean
+.PHONY: help run build debug test sanitize fuzz bench locust check clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z]+):.*  ## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -41,6 +47,13 @@ debug: build  ## the same with bounds checks, debug counters and fault doors (`m
 test: $(STAMPS)/test $(STAMPS)/lbfast $(BUILT)-test  ## install what the tests need and run them all (ARGS=...)
 	@packaging/debian-needs test
 	$(PY) -m pytest $(ARGS)
+
+sanitize: $(STAMPS)/test $(STAMPS)/lbfast $(BUILT)-test  ## the compiled modules under AddressSanitizer and UndefinedBehaviorSanitizer: their tests and part of those on processes (ARGS=...)
+	@grep -qs __asan_init lbfast/_splice.*.so || { echo "the modules were not built with the sanitizers" >&2; exit 1; }
+	@packaging/sanitized $(PY) -m pytest -q $(or $(ARGS),$(SANITIZED))
+
+fuzz: $(STAMPS)/test $(STAMPS)/fuzz $(STAMPS)/lbfast $(BUILT)  ## every parser fed from outside, a minute each, guided by coverage (SECONDS=..., TARGET=...)
+	@for target in $(or $(TARGET),$(FUZZED)); do echo "== $$target"; $(PY) tests/fuzz/run.py $$target $(SECONDS) || exit 1; done
 
 bench: $(STAMPS)/bench $(STAMPS)/test $(STAMPS)/lbfast $(BUILT)-test  ## lbfast beside HAProxy, nginx and Envoy, and its parts beside plain Python: ten minutes (QUICK=1: two)
 	@bench/needs
@@ -73,10 +86,11 @@ $(STAMPS)/venv:
 
 # Editable: the program in .venv/bin runs the tree; compiled modules are built beside their sources.
 $(STAMPS)/lbfast: pyproject.toml $(STAMPS)/venv | $(BUILT)
-	$(PIP) --no-build-isolation --editable .
+	@# It builds modules beside their sources, too: of this flavour, or they would pass for it.
+	$(flavoured) $(PIP) --no-build-isolation --editable .
 	@touch $@
 
-$(STAMPS)/test $(STAMPS)/bench $(STAMPS)/check: $(STAMPS)/%: pyproject.toml $(STAMPS)/venv
+$(STAMPS)/test $(STAMPS)/fuzz $(STAMPS)/bench $(STAMPS)/check: $(STAMPS)/%: pyproject.toml $(STAMPS)/venv
 	$(PIP) `$(PY) packaging/requires.py $*`
 	@touch $@
 
@@ -91,8 +105,9 @@ $(BUILT)-test: $(BUILT) $(SHIM)
 
 # setup.py keeps each flavour in its own directory and copies a module beside its source when the copy is older.
 # build/flavour says whose copies those are; copies of another flavour, or of nobody knows which, go first.
+flavoured = export LBFAST_DEBUG=$(if $(filter release,$(FLAVOUR)),0,1) LBFAST_SANITIZE=$(if $(filter sanitize,$(FLAVOUR)),1,0);
 define compile
-set -e; mkdir -p build; export LBFAST_DEBUG=$(if $(filter debug,$(FLAVOUR)),1,0); \
+set -e; mkdir -p build; $(flavoured) \
 if [ "`cat build/flavour 2>/dev/null`" != $(FLAVOUR) ]; then \
     rm -f build/flavour build/built-* lbfast/*.so tests/*.so; \
 fi; \

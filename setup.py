@@ -35,8 +35,10 @@ MODULES = [
     "_pick",
     "_close",
     "_link",
+    "_handover",
     "_accept",
     "_splice",
+    "_repair",
 ]
 
 DIRECTIVES = {
@@ -60,7 +62,7 @@ CFLAGS = [
 CFLAGS += ["-O1", "-g"] if DEBUG or SANITIZE else ["-O2", "-g0"]
 LDFLAGS: list[str] = []
 if SANITIZE:
-    CFLAGS += ["-fsanitize=address,undefined", "-fno-omit-frame-pointer"]
+    CFLAGS += ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
     LDFLAGS += ["-fsanitize=address,undefined"]
 
 

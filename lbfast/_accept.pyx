@@ -11,21 +11,21 @@ from libc.string cimport memcpy, memset
 from lbfast._close cimport conn_end, count_service
 from lbfast._conn cimport (
     BY_CLIENT, BY_LBFAST, CONN_BY_PROXY, CONN_COUNTED_SERVICE, ENDED_CLOSE, ENDED_DENIED, ENDED_LIMIT, ENDED_PROXY,
-    ENDED_RESOURCE,
-    PHASE_CONNECT, PHASE_PROXY, SIDE_HANGUP, SIDE_NODELAY, SIDE_SENT, SIDE_WRITABLE, Conn, conn_get,
+    ENDED_RESOURCE, PHASE_CONNECT, PHASE_PROXY, SIDE_HANGUP, SIDE_NODELAY, SIDE_SENT, SIDE_WRITABLE, Conn, conn_get,
 )
 from lbfast._counters cimport WorkerLine, live_add
+from lbfast._handover cimport HANDS, LETTER_ARRIVAL, LETTER_MAX, LETTER_MOVED, handover_take
 from lbfast._link cimport link_fallback, link_start
 from lbfast._proxy cimport PROXY_MAX, ProxyAddress, proxy_parse
 from lbfast._sys cimport (
     AF_INET6, CMSG_DATA, CMSG_FIRSTHDR, CMSG_LEN, CMSG_SPACE, EPOLLET, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP,
-    MSG_CMSG_CLOEXEC, MSG_DONTWAIT, MSG_NOSIGNAL, MSG_PEEK, SCM_RIGHTS, SOL_SOCKET, atomic_load64, c_recvmsg, c_sendmsg,
-    cmsghdr, iovec, msghdr, ntohs, sockaddr, sockaddr_in, sockaddr_in6, socklen_t, sys_accept, sys_close,
-    sys_epoll_add, sys_epoll_mod, sys_recv, sys_reset,
+    MSG_CMSG_CLOEXEC, MSG_DONTWAIT, MSG_NOSIGNAL, MSG_PEEK, SCM_RIGHTS, SOL_SOCKET, atomic_add64, atomic_load32,
+    atomic_load64, c_recvmsg, c_sendmsg, cmsghdr, iovec, msghdr, ntohs, sockaddr, sockaddr_in, sockaddr_in6,
+    socklen_t, sys_accept, sys_close, sys_epoll_add, sys_epoll_mod, sys_recv, sys_reset,
 )
 from lbfast._table cimport LIMIT_FALLBACK, LIMIT_QUEUE, Service, list_count, network_holds
 from lbfast._timer cimport timer_set
-from lbfast._worker cimport ACCEPT_BATCH, PAUSE_MS, service_line, service_of
+from lbfast._worker cimport ACCEPT_BATCH, PAUSE_MS, seats, service_line, service_of
 
 cdef enum Seat:
     SEAT_FULL = 0
@@ -34,6 +34,7 @@ cdef enum Seat:
 
 # What goes with a socket that changes hands between workers.
 cdef struct Arrival:
+    uint32_t letter
     uint32_t service
     uint16_t port
     uint16_t client_port
@@ -46,7 +47,7 @@ cdef union PeerAddress:
 
 cdef union Control:
     cmsghdr head
-    char space[64]
+    char space[128]
 
 
 cdef int listener_watch(Worker* w, Listener* listener, int index) noexcept nogil:
@@ -79,7 +80,7 @@ cdef void listeners_resume(Worker* w) noexcept nogil:
 cdef int64_t handed_over(Worker* w) noexcept nogil:
     cdef int64_t total = 0
     cdef int i
-    for i in range(w.workers):
+    for i in range(seats(w)):
         total += atomic_load64(&w.pages[i].worker.handed_over)
     return total
 
@@ -87,7 +88,7 @@ cdef int64_t handed_over(Worker* w) noexcept nogil:
 cdef int64_t taken_over(Worker* w) noexcept nogil:
     cdef int64_t total = 0
     cdef int i
-    for i in range(w.workers):
+    for i in range(seats(w)):
         total += atomic_load64(&w.pages[i].worker.taken_over)
     return total
 
@@ -105,8 +106,10 @@ cdef int least_loaded(Worker* w) noexcept nogil:
     # Taken over first: what arrives between the two reads counts twice rather than not at all.
     under_way = -taken_over(w)
     under_way += handed_over(w)
-    for i in range(w.workers):
-        if w.outboxes[i] < 0 or w.now_ms - atomic_load64(&w.pages[i].worker.progress_ms) > FRESH_MS:
+    for i in range(seats(w)):
+        if i == w.index or w.outboxes[i] < 0 or not atomic_load32(&w.pages[i].worker.takes):
+            continue
+        if w.now_ms - atomic_load64(&w.pages[i].worker.progress_ms) > FRESH_MS:
             continue
         load = atomic_load64(&w.pages[i].worker.connections)
         if best < 0 or load < least:
@@ -142,34 +145,55 @@ cdef bint hand_over(Worker* w, int to, int fd, Arrival* arrival) noexcept nogil:
     return True
 
 
+cdef int hands_of(msghdr* message, int* fds) noexcept nogil:
+    """The descriptors of a message that was received."""
+    cdef cmsghdr* head = CMSG_FIRSTHDR(message)
+    cdef int count
+    if head == NULL or head.cmsg_level != SOL_SOCKET or head.cmsg_type != SCM_RIGHTS:
+        return 0
+    count = min(<int>((head.cmsg_len - CMSG_LEN(0)) // sizeof(int)), <int>HANDS)
+    memcpy(fds, CMSG_DATA(head), count * sizeof(int))
+    return count
+
+
+cdef void letter_take(Worker* w, size_t size, int* fds, int count) noexcept nogil:
+    """What came in: an accepted socket, or a connection."""
+    cdef Arrival arrival
+    cdef uint32_t letter = 0
+    memcpy(&letter, w.letter, min(size, sizeof(uint32_t)))
+    if letter == LETTER_MOVED:
+        handover_take(w, w.letter, size, fds, count)
+        return
+    if letter == LETTER_ARRIVAL and size == sizeof(Arrival) and count == 1:
+        memcpy(&arrival, w.letter, sizeof(Arrival))
+        begin(w, fds[0], &arrival, False)
+    else:
+        # Out of descriptors while receiving: the kernel has dropped the socket.
+        w.page.worker.no_descriptors += 1
+    w.page.worker.taken_over += 1
+
+
 cdef void inbox_read(Worker* w) noexcept nogil:
     cdef iovec part
     cdef msghdr message
     cdef Control control
-    cdef cmsghdr* head
-    cdef Arrival arrival
-    cdef int fd, _i
+    cdef int fds[HANDS]
+    cdef int _i
+    cdef ssize_t size
     for _i in range(ACCEPT_BATCH):
         memset(&message, 0, sizeof(message))
-        part.iov_base = &arrival
-        part.iov_len = sizeof(Arrival)
+        part.iov_base = w.letter
+        part.iov_len = LETTER_MAX
         message.msg_iov = &part
         message.msg_iovlen = 1
         message.msg_control = &control
         message.msg_controllen = sizeof(control)
-        if c_recvmsg(w.inbox, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC) < 0:
-            if errno == EMFILE or errno == ENFILE:
+        size = c_recvmsg(w.inbox, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC)
+        if size <= 0:
+            if size < 0 and (errno == EMFILE or errno == ENFILE):
                 w.page.worker.no_descriptors += 1
             return
-        head = CMSG_FIRSTHDR(&message)
-        if head == NULL or head.cmsg_type != SCM_RIGHTS:
-            # Out of descriptors while receiving: the kernel has dropped the socket.
-            w.page.worker.no_descriptors += 1
-            w.page.worker.taken_over += 1
-            continue
-        memcpy(&fd, CMSG_DATA(head), sizeof(int))
-        begin(w, fd, &arrival, False)
-        w.page.worker.taken_over += 1
+        letter_take(w, <size_t>size, fds, hands_of(&message, fds))
 
 
 cdef void address_of(const PeerAddress* peer, Arrival* out) noexcept nogil:
@@ -203,7 +227,7 @@ cdef bint accept_failed(Worker* w, Listener* listener, int rc) noexcept nogil:
 
 cdef int64_t seat_count(Worker* w, uint32_t service, int64_t n) noexcept nogil:
     """Count a connection of a service that does not exist yet, or not after all; the new total."""
-    w.page.worker.connections += n
+    atomic_add64(&w.page.worker.connections, n)
     return live_add(w.page, &w.page.services[service].connections, &w.table.services[service].connections, n)
 
 
@@ -249,6 +273,7 @@ cdef void accept_batch(Worker* w, Listener* listener) noexcept nogil:
                 return
             continue
         w.page.worker.accepted += 1
+        arrival.letter = LETTER_ARRIVAL
         arrival.service = listener.service
         arrival.port = listener.port
         address_of(&peer, &arrival)

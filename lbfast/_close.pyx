@@ -12,7 +12,9 @@ from lbfast._counters cimport live_add
 from lbfast._pick cimport pick_release
 from lbfast._relay cimport TURN_MORE, TURN_WAIT, relay_drop, relay_last
 from lbfast._ring cimport EVENT_CLOSE, EVENT_REFUSE
-from lbfast._sys cimport IPPROTO_TCP, SIOCOUTQ, TCP_NODELAY, c_ioctl, sys_close, sys_reset, sys_set
+from lbfast._sys cimport (
+    IPPROTO_TCP, SIOCOUTQ, TCP_NODELAY, atomic_add64, c_ioctl, sys_close, sys_reset, sys_set,
+)
 from lbfast._table cimport Service
 from lbfast._timer cimport timer_set, timer_stop
 from lbfast._worker cimport Worker, ready_push, ready_remove, record, service_line, service_of
@@ -22,7 +24,7 @@ cdef int count_service(Worker* w, Conn* c) noexcept nogil:
     """Count it; False when that is beyond max_connections (it is counted all the same)."""
     cdef Service* service = service_of(w, c)
     cdef int64_t total = live_add(w.page, &service_line(w, c).connections, &service.connections, 1)
-    w.page.worker.connections += 1
+    atomic_add64(&w.page.worker.connections, 1)
     c.flags |= CONN_COUNTED_SERVICE
     return service.max_connections <= 0 or total <= service.max_connections
 
@@ -66,7 +68,7 @@ cdef void conn_end(Worker* w, uint32_t slot, Conn* c, uint8_t ended, uint8_t by)
     if c.flags & CONN_COUNTED_SERVICE:
         c.flags &= <uint8_t>~CONN_COUNTED_SERVICE
         live_add(w.page, &service_line(w, c).connections, &service_of(w, c).connections, -1)
-        w.page.worker.connections -= 1
+        atomic_add64(&w.page.worker.connections, -1)
     if c.flags & CONN_OPENED:
         record(w, c, EVENT_CLOSE, error)
     else:

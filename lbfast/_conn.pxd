@@ -12,8 +12,9 @@ from lbfast._shm cimport Region
 from lbfast._stick cimport StickRef
 
 cdef enum:
-    SLAB_VERSION = 1
+    SLAB_VERSION = 2
     CONN_NONE = 0xFFFFFFFF
+    ID_SHIFT = 40             # Conn.id: the seat where it began, above a number that counts on there
 
 cdef enum Phase:
     PHASE_FREE = 0
@@ -21,6 +22,12 @@ cdef enum Phase:
     PHASE_CONNECT = 2
     PHASE_RELAY = 3
     PHASE_LINGER = 4
+    PHASE_MOVED = 5           # offered to another worker: see _handover.pxd
+
+cdef enum Offer:              # Conn.offer; any other value is an open offer's key
+    OFFER_NONE = 0
+    OFFER_TAKEN = 0x80000000
+    OFFER_VOID = 0x80000001   # given back: its giver died
 
 cdef enum Reason:
     REASON_NONE = 0
@@ -87,6 +94,7 @@ cdef enum ConnFlags:
     CONN_STORED = 16          # the stick entry names this connection's real server
     CONN_BY_PROXY = 32        # client address taken from a PROXY header
     CONN_PENDING = 64         # its stick entry was pending: the first success binds it
+    CONN_CLAIMING = 128       # sent by another worker, its offer may not be taken yet
 
 cdef struct Side:             # 24 bytes
     int64_t active_ms         # last byte from or to it
@@ -133,7 +141,12 @@ cdef struct Conn:             # 256 bytes, four cache lines
     uint8_t linger_side       # whose last bytes are awaited in PHASE_LINGER
     uint8_t ended
     uint8_t by
-    uint8_t padding[37]
+    uint8_t reserved
+    uint32_t offer            # in PHASE_MOVED; whoever swaps the key for another value has decided
+    int32_t origin            # while CONN_CLAIMING: the giver's seat, slot and generation
+    uint32_t origin_slot
+    uint32_t origin_generation
+    uint8_t padding[20]
 
 cdef struct SlabHead:
     uint32_t capacity
@@ -146,6 +159,10 @@ cdef struct SlabHead:
 cdef struct SlabMap:
     SlabHead* head
     Conn* conns
+
+cdef inline uint32_t offer_key(uint32_t generation) noexcept nogil:
+    """What an open offer of this generation says: never one of Offer."""
+    return (generation & 0x3FFFFFFF) + 1
 
 # A fresh record (phase not set), or NULL when the slab is full.
 cdef Conn* conn_get(SlabMap* slab, uint32_t* slot) noexcept nogil

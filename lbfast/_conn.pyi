@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import TypedDict
 
 class ConnRecord(TypedDict):
-    id: int  # unique for the life of the slab
+    id: int  # unique: seat << 40, plus a number that counts on
     phase: int  # model.state.Phase
     service: int
     real: int  # -1 before pick
@@ -21,10 +21,11 @@ class ConnRecord(TypedDict):
     attempts: int
 
 class Slab:
+    VERSION: int
     fd: int
     capacity: int
     @staticmethod
-    def create(capacity: int) -> Slab: ...
+    def create(capacity: int, seat: int = 0, next_id: int = 0) -> Slab: ...
     @staticmethod
     def attach(fd: int) -> Slab: ...
     def connections(self, service: int | None = None, client: str | None = None) -> Iterator[ConnRecord]:

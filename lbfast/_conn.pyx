@@ -31,6 +31,7 @@ cdef Conn* conn_get(SlabMap* slab, uint32_t* slot) noexcept nogil:
     c.server.fd = -1
     c.real = -1
     c.previous = -1
+    c.origin = -1
     c.inbound.pipe = -1
     c.inbound.block = -1
     c.outbound.pipe = -1
@@ -63,11 +64,13 @@ cdef void slab_clear(SlabMap* slab) noexcept nogil:
 cdef class Slab:
     """One worker's connections."""
 
+    VERSION = SLAB_VERSION
+
     def __init__(self):
         raise TypeError("use Slab.create or Slab.attach")
 
     @staticmethod
-    def create(uint32_t capacity):
+    def create(uint32_t capacity, uint64_t seat=0, uint64_t next_id=0):
         cdef Slab slab = Slab.__new__(Slab)
         if capacity < 1:
             raise ValueError(f"slab capacity {capacity}: expected at least 1")
@@ -75,6 +78,7 @@ cdef class Slab:
         slab._point()
         slab.map.head.capacity = capacity
         slab.map.head.free = CONN_NONE
+        slab.map.head.next_id = next_id if next_id else seat << ID_SHIFT
         return slab
 
     @staticmethod
@@ -118,6 +122,8 @@ cdef class Slab:
         cdef uint32_t generation = atomic_load32(&c.generation)
         memcpy(copy, c, sizeof(Conn))
         fence_acquire()
+        if copy.phase == PHASE_MOVED and (copy.offer == OFFER_TAKEN or copy.offer == OFFER_VOID):
+            return False    # it is another worker's by now
         return copy.phase != PHASE_FREE and generation == atomic_load32(&c.generation)
 
     cdef dict _record(self, Conn* c):

@@ -5,12 +5,16 @@ from typing import TypedDict
 from lbfast._table import Table
 
 class WorkerCounters(TypedDict):
+    place: int  # worker number
+    taken: bool  # somebody has the seat
     pid: int
     progress_ms: int  # last turn of the loop
     connections: int  # open now
     accepted: int
     handed_over: int  # accepted sockets given to a less loaded worker
     taken_over: int
+    moved_out: int  # connections given to another worker
+    moved_in: int
     accept_errors: int
     no_descriptors: int  # EMFILE and ENFILE met
     no_memory: int
@@ -39,12 +43,18 @@ class RealCounters(TypedDict):
     bytes_out: int
 
 class Counters:
+    VERSION: int
     fd: int
-    workers: int
+    seats: int  # there is room for
+    workers: int  # seats that have, or had, a worker
     @staticmethod
-    def create(workers: int) -> Counters: ...
+    def create(seats: int, used: int = -1) -> Counters:
+        """``used``: seats in use from the start; by default all."""
     @staticmethod
     def attach(fd: int) -> Counters: ...
+    def use(self, seat: int, place: int) -> None: ...
+    def vacate(self, seat: int) -> None: ...
+    def forget_live(self) -> None: ...
     def worker(self, index: int) -> WorkerCounters: ...
     def service(self, slot: int) -> ServiceCounters: ...
     def real(self, slot: int) -> RealCounters: ...

@@ -3,7 +3,7 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from lbfast._shm cimport Region, SHM_HEADER
-from lbfast._sys cimport atomic_add64, atomic_load32, atomic_load64, fence_acquire
+from lbfast._sys cimport atomic_add64, atomic_load32, atomic_load64, atomic_store32, fence_acquire
 from lbfast._table cimport Table
 
 import time
@@ -12,16 +12,22 @@ import time
 cdef class Counters:
     """The pages of all workers."""
 
+    VERSION = COUNTERS_VERSION
+
     def __init__(self):
         raise TypeError("use Counters.create or Counters.attach")
 
     @staticmethod
-    def create(int workers):
+    def create(int seats, int used=-1):
+        """``used``: seats that have a worker from the start, each its own place; by default all."""
         cdef Counters counters = Counters.__new__(Counters)
-        if not 1 <= workers <= 1024:
-            raise ValueError(f"{workers} workers: expected 1 to 1024")
-        counters.region = Region.create("counters", workers * sizeof(WorkerPage), COUNTERS_VERSION)
+        cdef int seat
+        if not 1 <= seats <= COUNTERS_SEATS:
+            raise ValueError(f"{seats} seats: expected 1 to {COUNTERS_SEATS}")
+        counters.region = Region.create("counters", sizeof(CountersHead) + seats * sizeof(WorkerPage), COUNTERS_VERSION)
         counters._point()
+        for seat in range(seats if used < 0 else used):
+            counters.use(seat, seat)
         return counters
 
     @staticmethod
@@ -32,27 +38,64 @@ cdef class Counters:
         return counters
 
     cdef _point(self):
-        self.pages = <WorkerPage*>(self.region.base + SHM_HEADER)
-        self.workers = (self.region.size - SHM_HEADER) // sizeof(WorkerPage)
+        self.head = <CountersHead*>(self.region.base + SHM_HEADER)
+        self.pages = <WorkerPage*>(self.region.base + SHM_HEADER + sizeof(CountersHead))
+        self.seats = (self.region.size - SHM_HEADER - sizeof(CountersHead)) // sizeof(WorkerPage)
 
     @property
     def fd(self):
         return self.region.fd
 
+    @property
+    def workers(self):
+        """Seats that have, or had, a worker: their pages are the ones to look at."""
+        return atomic_load32(&self.head.top)
+
+    def use(self, int seat, uint32_t place):
+        """The supervisor gives a seat to the worker of a place."""
+        self._page(seat).worker.place = place
+        self.pages[seat].worker.taken = 1
+        if self.head.top <= <uint32_t>seat:
+            atomic_store32(&self.head.top, <uint32_t>seat + 1)
+
+    def vacate(self, int seat):
+        """Nobody has the seat any more; what was counted there goes on counting."""
+        self._page(seat).worker.taken = 0
+
     cdef WorkerPage* _page(self, int index) except NULL:
-        if not 0 <= index < self.workers:
-            raise IndexError(f"worker {index}: expected 0 to {self.workers - 1}")
+        if not 0 <= index < self.seats:
+            raise IndexError(f"seat {index}: expected 0 to {self.seats - 1}")
         return &self.pages[index]
+
+    def forget_live(self):
+        """No connection is open, no seat taken; what only grows stays."""
+        cdef int i
+        cdef uint32_t slot
+        cdef WorkerPage* page
+        for i in range(self.workers):
+            page = &self.pages[i]
+            page.worker.ops = page.worker.takes = page.worker.taken = 0
+            page.worker.connections = page.worker.pipes = page.worker.blocks = 0
+            for slot in range(COUNTERS_SERVICES):
+                if page.services[slot].connections:
+                    page.services[slot].connections = 0
+            for slot in range(COUNTERS_REALS):
+                if page.reals[slot].connections:
+                    page.reals[slot].connections = 0
 
     def worker(self, int index):
         cdef WorkerLine* line = &self._page(index).worker
         return {
+            "place": line.place,
+            "taken": bool(line.taken),
             "pid": line.pid,
             "progress_ms": line.progress_ms,
             "connections": line.connections,
             "accepted": line.accepted,
             "handed_over": line.handed_over,
             "taken_over": line.taken_over,
+            "moved_out": line.moved_out,
+            "moved_in": line.moved_in,
             "accept_errors": line.accept_errors,
             "no_descriptors": line.no_descriptors,
             "no_memory": line.no_memory,
@@ -116,6 +159,8 @@ cdef class Counters:
         cdef WorkerPage* page = self._page(index)
         cdef uint32_t slot
         page.worker.ops = 0
+        page.worker.takes = 0
+        self._rest()    # whoever is taking a connection over from this page has done so
         page.worker.connections = 0
         page.worker.pipes = 0
         page.worker.blocks = 0
@@ -125,6 +170,17 @@ cdef class Counters:
         for slot in range(table.map.head.reals_top):
             page.reals[slot].connections = 0
             self._settle_one(&table.map.reals[slot].connections, slot, False)
+
+    cdef _rest(self):
+        """Wait until each worker that is between two live counts has got on."""
+        cdef int i, _turn
+        cdef uint32_t ops
+        for i in range(self.workers):
+            ops = atomic_load32(&self.pages[i].worker.ops)
+            for _turn in range(1000):
+                if not ops & 1 or ops != atomic_load32(&self.pages[i].worker.ops):
+                    break
+                time.sleep(0.0001)
 
     cdef _settle_one(self, int64_t* total, uint32_t slot, bint of_service):
         cdef int64_t summed, skew

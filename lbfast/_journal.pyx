@@ -19,7 +19,7 @@ cdef class Journal:
         cdef Journal journal = Journal.__new__(Journal)
         cdef size_t size
         if capacity == 0 or capacity & (capacity - 1) or writers == 0:
-            raise ValueError(f"journal of {writers} rings of {capacity}: expected at least one, of a power of two")
+            raise ValueError(f"journal of {writers} rings of {capacity}: expected 1 or more, and a power of two")
         size = sizeof(JournalShared) + sizeof(JournalWake) + writers * sizeof(JournalHead)
         size += <size_t>writers * capacity * sizeof(JournalRecord)
         journal.region = Region.create("journal", size, JOURNAL_VERSION)

@@ -22,5 +22,9 @@ cdef void pick_succeeded(Worker* w, Conn* c) noexcept nogil
 cdef void pick_failed(Worker* w, Conn* c, int32_t error) noexcept nogil
 # This machine has no source port left towards c.real: try another one, nobody is to blame.
 cdef void pick_leave(Worker* w, Conn* c) noexcept nogil
+# A connection that came from a worker whose memory is not ours: count it at its real server, and hold the entry.
+cdef void pick_again(Worker* w, uint32_t slot, Conn* c, bint is_counted, bint is_held) noexcept nogil
+# Must a connection end because its real server was cut since it was assigned, or its turn in a staggered drain came?
+cdef bint pick_was_cut(Worker* w, const Conn* c) noexcept nogil
 # The connection ends: give back its hold, and its place at the real server.
 cdef void pick_release(Worker* w, uint32_t slot, Conn* c) noexcept nogil

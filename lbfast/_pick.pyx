@@ -1,6 +1,6 @@
 """Pick: bodies."""
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from lbfast._address cimport address_is_v4
@@ -18,7 +18,8 @@ from lbfast._stick cimport (
 )
 from lbfast._sys cimport atomic_load32, atomic_load64, atomic_store32, atomic_add32, c_write
 from lbfast._table cimport (
-    ADMIN_DRAIN, ADMIN_HALT, DRAIN_NEW_CHOICE, DRAIN_WHILE_CONNECTED, HEALTH_UP, Real, Service, list_count, list_first,
+    ADMIN_DRAIN, ADMIN_HALT, DRAIN_CUTS, DRAIN_NEW_CHOICE, DRAIN_WHILE_CONNECTED, HEALTH_UP, Real, Service, drain_part,
+    list_count, list_first,
 )
 from lbfast._worker cimport Worker, real_line, real_of, service_line, service_of
 
@@ -67,6 +68,8 @@ cdef int refusal(const Service* service, const Real* real, const StickEntry* ent
     if real.health != HEALTH_UP or (service.passive_fall and real.failures >= service.passive_fall):
         return REASON_DOWN
     if real.admin == ADMIN_DRAIN and not entry.flags & STICK_PINNED:
+        if drain_part(entry.key) < atomic_load32(&real.drain_share) & ~<uint32_t>DRAIN_CUTS:
+            return REASON_DRAINED
         if real.drain_expired or service.drain_policy == DRAIN_NEW_CHOICE:
             return REASON_DRAINED
         if service.drain_policy == DRAIN_WHILE_CONNECTED and entry.holds == 0:
@@ -273,6 +276,19 @@ cdef void pick_failed(Worker* w, Conn* c, int32_t error) noexcept nogil:
     unclaim(w, c)
 
 
+cdef bint pick_was_cut(Worker* w, const Conn* c) noexcept nogil:
+    cdef Real* real = real_of(w, c)
+    cdef uint32_t share = atomic_load32(&real.drain_share)
+    cdef uint8_t key[16]
+    if c.cut_seq != atomic_load32(&real.cut_seq):
+        return True
+    # A pinned client would come back at once, and be cut again and again: it is cut once, at the end.
+    if not share & DRAIN_CUTS or real.admin != ADMIN_DRAIN or c.reason == REASON_PINNED:
+        return False
+    mask_key(key, c, service_of(w, c))
+    return drain_part(key) < share & ~<uint32_t>DRAIN_CUTS
+
+
 cdef void pick_leave(Worker* w, Conn* c) noexcept nogil:
     mark_tried(w, c, c.real)
     unclaim(w, c)
@@ -293,3 +309,24 @@ cdef void pick_release(Worker* w, uint32_t slot, Conn* c) noexcept nogil:
         unclaim(w, c)
     if c.hold.held and w.sticks[c.service] != NULL:
         release_hold(w, slot, c)
+
+
+cdef void pick_again(Worker* w, uint32_t slot, Conn* c, bint is_counted, bint is_held) noexcept nogil:
+    cdef StickMap* map = w.sticks[c.service]
+    cdef StickBucket* bucket
+    cdef uint8_t key[16]
+    cdef uint64_t hash
+    cdef int way
+    c.hold.held = 0
+    if is_counted:
+        live_add(w.page, &real_line(w, c.real).connections, &real_of(w, c).connections, 1)
+        c.flags |= CONN_COUNTED_REAL
+    if not is_held or map == NULL:
+        return
+    mask_key(key, c, service_of(w, c))
+    hash = stick_hash(map, key)
+    bucket = stick_lock(map, hash)
+    way = stick_find(bucket, hash, key, INT64_MAX, w.now_ms)
+    if way >= 0:
+        stick_hold(map, bucket, way, slot, &c.hold)
+    stick_unlock(bucket)

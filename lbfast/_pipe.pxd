@@ -26,4 +26,7 @@ cdef void pool_close(PipePool* pool) noexcept nogil
 # Index of an empty pipe, or -errno (EAGAIN: the pool is in use or the kernel refused lately).
 cdef int32_t pipe_get(PipePool* pool, int64_t now_ms) noexcept nogil
 cdef void pipe_put(PipePool* pool, int32_t index) noexcept nogil
+# A pipe that another worker had, with its bytes: its index, or -ENOMEM (both ends are closed then).  An idle one
+# gives way, or the pool grows.
+cdef int32_t pipe_adopt(PipePool* pool, int source, int target) noexcept nogil
 cdef void pipe_kill(PipePool* pool, int32_t index) noexcept nogil

@@ -1,7 +1,7 @@
 """A worker's pool of kernel pipes: bodies."""
 
 from libc.errno cimport EAGAIN, ENOMEM, errno
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport calloc, free, realloc
 
 from lbfast._sys cimport DOOR_PIPE, F_GETPIPE_SZ, F_SETPIPE_SZ, O_CLOEXEC, O_NONBLOCK, c_close, c_fcntl, c_pipe2, fault
 
@@ -75,6 +75,40 @@ cdef int32_t pipe_get(PipePool* pool, int64_t now_ms) noexcept nogil:
             pool.retry_at_ms = now_ms + RETRY_MS
             return rc
         pool.unmade = pool.pipes[index].next
+    pool.in_use += 1
+    return index
+
+
+cdef int grow(PipePool* pool) noexcept nogil:
+    cdef int32_t index = pool.capacity
+    cdef Pipe* pipes = <Pipe*>realloc(pool.pipes, (index + 1) * sizeof(Pipe))
+    if pipes == NULL:
+        return -ENOMEM
+    pool.pipes = pipes
+    pool.capacity = index + 1
+    pipes[index].source = -1
+    pipes[index].next = -1
+    pool.unmade = index
+    return 0
+
+
+cdef int32_t pipe_adopt(PipePool* pool, int source, int target) noexcept nogil:
+    cdef int32_t index
+    if pool.unmade < 0 and pool.free >= 0:
+        index = pool.free
+        pool.free = pool.pipes[index].next
+        c_close(pool.pipes[index].source)
+        c_close(pool.pipes[index].target)
+        pool.pipes[index].next = -1
+        pool.unmade = index
+    if pool.unmade < 0 and grow(pool) < 0:
+        c_close(source)
+        c_close(target)
+        return -ENOMEM
+    index = pool.unmade
+    pool.unmade = pool.pipes[index].next
+    pool.pipes[index].source = source
+    pool.pipes[index].target = target
     pool.in_use += 1
     return index
 

@@ -10,8 +10,8 @@ from lbfast._conn cimport (
 )
 from lbfast._pipe cimport pipe_get, pipe_kill, pipe_put
 from lbfast._sys cimport (
-    IPPROTO_TCP, MSG_MORE, SHUT_WR, SO_ERROR, SO_OOBINLINE, SOL_SOCKET, TCP_CONGESTION, TCP_NODELAY, c_getsockopt, c_setsockopt,
-    c_shutdown, socklen_t, sys_recv, sys_send, sys_set, sys_splice_in, sys_splice_out,
+    IPPROTO_TCP, MSG_MORE, SHUT_WR, SO_ERROR, SO_OOBINLINE, SOL_SOCKET, TCP_CONGESTION, TCP_NODELAY, c_getsockopt,
+    c_setsockopt, c_shutdown, socklen_t, sys_recv, sys_send, sys_set, sys_splice_in, sys_splice_out,
 )
 from lbfast._worker cimport BUFFER_SIZE, Block, Worker, block_drop, block_keep, real_line, service_of
 

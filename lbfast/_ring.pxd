@@ -3,7 +3,7 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from lbfast._shm cimport Region
-from lbfast._sys cimport atomic_load64, atomic_store64
+from lbfast._sys cimport atomic_load64, atomic_store64, c_write
 
 cdef enum:
     RING_VERSION = 1
@@ -46,9 +46,10 @@ cdef struct RingHead:         # 192 bytes: a line each for the fixed part, the w
     int64_t tail              # next to read
     uint8_t padding2[56]
 
-cdef struct RingMap:
+cdef struct RingMap:          # process-local view
     RingHead* head
     Event* events
+    int32_t wake              # eventfd of the reader, -1: it looks by itself
 
 cdef inline Event* ring_next(RingMap* ring) noexcept nogil:
     """The place for one more event, or NULL (counted) when the reader is too far behind."""
@@ -59,7 +60,12 @@ cdef inline Event* ring_next(RingMap* ring) noexcept nogil:
     return &ring.events[head & (ring.head.capacity - 1)]
 
 cdef inline void ring_publish(RingMap* ring) noexcept nogil:
-    atomic_store64(&ring.head.head, ring.head.head + 1)
+    """The event is written.  A reader that sleeps long while nothing happens is woken when the ring is half full."""
+    cdef int64_t head = ring.head.head + 1
+    cdef uint64_t one = 1
+    atomic_store64(&ring.head.head, head)
+    if head - atomic_load64(&ring.head.tail) == ring.head.capacity // 2 and ring.wake >= 0:
+        c_write(ring.wake, &one, sizeof(one))
 
 cdef class Ring:
     cdef Region region

@@ -24,6 +24,7 @@ class Event(TypedDict):
     errno: int  # the error that decided, 0 = none
 
 class Ring:
+    VERSION: int
     fd: int
     @staticmethod
     def create(worker: int, capacity: int = 16384) -> Ring: ...

@@ -8,6 +8,8 @@ from lbfast._sys cimport atomic_load64, atomic_store64
 cdef class Ring:
     """One worker's events, oldest first."""
 
+    VERSION = RING_VERSION
+
     def __init__(self):
         raise TypeError("use Ring.create or Ring.attach")
 
@@ -30,6 +32,7 @@ cdef class Ring:
         return ring
 
     cdef _point(self):
+        self.map.wake = -1
         self.map.head = <RingHead*>(self.region.base + SHM_HEADER)
         self.map.events = <Event*>(self.region.base + SHM_HEADER + sizeof(RingHead))
 

@@ -4,7 +4,7 @@ from cpython.buffer cimport PyBuffer_FillInfo
 from libc.errno cimport errno
 from libc.string cimport memcpy, strncmp
 
-from lbfast._sys cimport boot_ms, c_close
+from lbfast._sys cimport boot_ms, c_close, c_fcntl
 
 import os
 
@@ -14,11 +14,18 @@ cdef extern from "<sys/mman.h>" nogil:
     int MAP_SHARED
     int MADV_DONTDUMP
     unsigned int MFD_CLOEXEC
+    unsigned int MFD_ALLOW_SEALING
     void* MAP_FAILED
     int memfd_create(const char* name, unsigned int flags)
     void* mmap(void* address, size_t size, int protection, int flags, int fd, long offset)
     int munmap(void* address, size_t size)
     int madvise(void* address, size_t size, int advice)
+
+cdef extern from "<fcntl.h>" nogil:
+    int F_ADD_SEALS
+    int F_SEAL_SHRINK
+    int F_SEAL_GROW
+    int F_SEAL_SEAL
 
 cdef const char* MAGIC = "lbfast\0"
 
@@ -42,11 +49,14 @@ cdef class Region:
         if not 0 < len(name) < 16:
             raise ValueError(f"kind {kind!r}: expected 1 to 15 ASCII characters")
         region.kind = kind
-        region.fd = memfd_create(name, MFD_CLOEXEC)
+        region.fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING)
         if region.fd < 0:
             raise OSError(errno, f"memfd_create {kind}: {os.strerror(errno)}")
         region.size = (size + SHM_HEADER + 4095) & ~<size_t>4095
         os.ftruncate(region.fd, region.size)
+        # Whoever holds the descriptor could shrink it, and kill every process that reads beyond (SIGBUS).
+        if c_fcntl(region.fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0:
+            raise OSError(errno, f"seal {kind}: {os.strerror(errno)}")
         region._map()
         header = <ShmHeader*>region.base
         memcpy(header.magic, MAGIC, 7)

@@ -3,7 +3,7 @@
 Facts about epoll that shape this file
 - Both sockets of a connection are registered once, edge-triggered, for everything; no
   epoll_ctl follows.  A registration dies with the last descriptor of its open file, and
-  nobody else holds one: close is the only place that ends it.
+  nobody else holds one until a connection is handed over: close is the only other place that ends it.
 - epoll_event.data carries generation, slot and side.  A connection that ended earlier in
   the same batch has another generation by now, or phase FREE: its event is dropped.
 - EPOLLERR and EPOLLHUP come unasked.  EPOLLRDHUP says that the peer's FIN is in the

@@ -1,5 +1,7 @@
 """The data plane: accept, pick, connect, relay, half_close, close."""
 
+from collections.abc import Sequence
+
 from lbfast._conn import Slab
 from lbfast._counters import Counters
 from lbfast._journal import Journal
@@ -27,12 +29,14 @@ class Loop:
         outboxes: dict[int, int],
         control: int,
         health_wake: int,
+        ring_wake: int = -1,
         pipe_size: int = 262144,
         max_pipes: int = 256,
     ) -> None:
         """``inbox``: datagram socket on which other workers hand accepted sockets over;
-        ``outboxes``: worker index -> the sending end of its inbox; ``control``: descriptor that makes
-        ``run`` return LOOP_CONTROL; ``health_wake``: eventfd written when a connect fails."""
+        ``index``: its seat; ``outboxes``: seat -> the sending end of its inbox; ``control``: descriptor that makes
+        ``run`` return LOOP_CONTROL; ``health_wake``: eventfd written when a connect fails;
+        ``ring_wake``: eventfd written when the event ring is half full."""
     def set_journal(self, journal: Journal) -> None: ...
     def set_stick(self, service: int, table: StickTable | None) -> None: ...
     def add_listener(self, fd: int, service: int, port: int) -> None:
@@ -40,19 +44,11 @@ class Loop:
     def remove_listener(self, fd: int) -> None: ...
     def run(self) -> int: ...
     def stop_accepting(self) -> None: ...
+    def meet(self, seat: int, slab: Slab, outbox: int = -1) -> None:
+        """Another seat's connections, and the sending end of its inbox, which must stay open."""
+    def leave(self, targets: Sequence[int] | dict[int, int], apart: bool = False) -> None:
+        """Accept no more and give every connection to the workers on these seats; ``run`` ends with LOOP_DRAINED.
+        ``apart``: seat -> sending end of its inbox, of workers that do not share this one's memory."""
     def close_all(self, ended: int) -> int:
         """End every connection (RST towards both sides when it holds bytes); how many."""
     def close(self) -> None: ...
-
-def repair(
-    index: int,
-    pid: int,
-    table: Table,
-    counters: Counters,
-    slab: Slab,
-    ring: Ring,
-    sticks: dict[int, StickTable],
-) -> int:
-    """Give back what a dead worker held: table locks, holds, limits, live counts; write a close
-    record (Ended.WORKER_DIED) for each of its connections; empty its slab.  To be called before the
-    worker is replaced.  Returns the number of connections it had."""

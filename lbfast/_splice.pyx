@@ -11,27 +11,30 @@ from lbfast._accept cimport (
 )
 from lbfast._close cimport conn_end, conn_linger
 from lbfast._conn cimport (
-    BY_CLIENT, BY_LBFAST, CONN_NONE, CONN_OPENED, ENDED_CLIENT_IDLE, ENDED_CLOSE, ENDED_CUT, ENDED_HALF_CLOSE,
-    ENDED_HALT, ENDED_PROXY, ENDED_RESET, ENDED_SERVER_IDLE, ENDED_STOP, ENDED_WORKER_DIED, FLOW_EOF, PHASE_CONNECT,
-    PHASE_FREE, PHASE_LINGER, PHASE_PROXY, PHASE_RELAY, SIDE_HANGUP, SIDE_KEEPALIVE, SIDE_READABLE, SIDE_RESET,
-    SIDE_URGENT, SIDE_WRITABLE, Conn, Side, Slab, slab_clear,
+    BY_CLIENT, BY_LBFAST, CONN_NONE, ENDED_CLIENT_IDLE, ENDED_CLOSE, ENDED_CUT, ENDED_HALF_CLOSE,
+    ENDED_HALT, ENDED_PROXY, ENDED_RESET, ENDED_SERVER_IDLE, ENDED_STOP, FLOW_EOF, PHASE_CONNECT,
+    PHASE_FREE, PHASE_LINGER, PHASE_MOVED, PHASE_PROXY, PHASE_RELAY, SIDE_HANGUP, SIDE_KEEPALIVE, SIDE_READABLE,
+    SIDE_RESET, SIDE_URGENT, SIDE_WRITABLE, Conn, Side, Slab,
 )
 from lbfast._counters cimport Counters
+from lbfast._handover cimport LETTER_MAX, handover_turn
 from lbfast._link cimport is_waiting, link_failed, link_ready, link_relay, link_retry, link_schedule
+from lbfast._pick cimport pick_was_cut
 from lbfast._pipe cimport pool_close, pool_open
-from lbfast._ring cimport EVENT_CLOSE, EVENT_REFUSE, Ring
 from lbfast._journal cimport Journal
-from lbfast._stick cimport STICK_NO_CONN, StickMap, StickTable, stick_recover, stick_release
+from lbfast._ring cimport Ring
+from lbfast._stick cimport StickMap, StickTable, stick_release
 from lbfast._sys cimport (
     EPOLL_CLOEXEC, EPOLL_CTL_DEL, EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, FIONREAD, IPPROTO_TCP,
     SO_ERROR, SO_KEEPALIVE, SO_OOBINLINE, SOL_SOCKET, TCP_KEEPCNT, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_USER_TIMEOUT,
-    atomic_load32, atomic_store64, boot_ms, c_epoll_create1, c_epoll_ctl, c_epoll_wait, c_getsockopt, c_ioctl, c_close,
+    atomic_load32, atomic_store32, atomic_store64, boot_ms, c_epoll_create1, c_epoll_ctl, c_epoll_wait, c_getsockopt,
+    c_ioctl, c_close,
     epoll_event, getpid, socklen_t, sys_epoll_add, sys_set,
 )
 from lbfast._table cimport ADMIN_HALT, Service, Table, TABLE_SERVICES
 from lbfast._timer cimport TIMER_NONE, timer_due, timer_set, timer_wait, wheel_close, wheel_open
 from lbfast._worker cimport (
-    BATCH, BUFFER_SIZE, MAX_WORKERS, TICK_MS, TURN_MS, Listener, Worker, blocks_close, ready_pop, record, real_of,
+    BATCH, BUFFER_SIZE, IDLE_MS, MAX_SEATS, TICK_MS, TURN_MS, Listener, Worker, blocks_close, ready_pop, real_of,
     service_of,
 )
 
@@ -189,6 +192,11 @@ cdef void run_ready(Worker* w) noexcept nogil:
             conn_linger(w, slot, c)
 
 
+cdef bint is_elsewhere(const Conn* c) noexcept nogil:
+    """No connection, or one that was offered to another worker."""
+    return c.phase == PHASE_FREE or c.phase == PHASE_MOVED
+
+
 cdef void run_cuts(Worker* w) noexcept nogil:
     """End the connections of real servers that were cut since they were assigned."""
     cdef uint32_t slot
@@ -196,17 +204,19 @@ cdef void run_cuts(Worker* w) noexcept nogil:
     w.cut_epoch = atomic_load32(&w.table.head.cut_epoch)
     for slot in range(w.slab.head.top):
         c = &w.slab.conns[slot]
-        if c.phase == PHASE_FREE or c.real < 0 or c.cut_seq == atomic_load32(&real_of(w, c).cut_seq):
+        if is_elsewhere(c) or c.real < 0 or not pick_was_cut(w, c):
             continue
         conn_end(w, slot, c, ENDED_HALT if real_of(w, c).admin == ADMIN_HALT else ENDED_CUT, BY_LBFAST)
 
 
 cdef int sleep_for(Worker* w) noexcept nogil:
-    cdef int64_t limit = TURN_MS
+    cdef int64_t limit = TURN_MS if w.slab.head.live else IDLE_MS
     if w.ready_first != CONN_NONE:
         return 0
     if w.any_paused:
         limit = 10
+    if w.is_leaving:
+        limit = 1       # offers that were taken, places that have become free: nobody wakes us for those
     return <int>timer_wait(&w.wheel, w.now_ms, limit)
 
 
@@ -236,6 +246,8 @@ cdef int loop_turn(Worker* w, epoll_event* events) noexcept nogil:
         run_cuts(w)
     if w.any_paused:
         listeners_resume(w)
+    if w.is_leaving:
+        handover_turn(w)
     return wanted
 
 
@@ -262,22 +274,23 @@ cdef class Loop:
 
     def __init__(self, int index, Table table not None, Counters counters not None, Slab slab not None,
                  Ring ring not None, *, int inbox, outboxes, int control, int health_wake,
-                 int pipe_size=262144, int max_pipes=256):
+                 int ring_wake=-1, int pipe_size=262144, int max_pipes=256):
         cdef Worker* w = &self.worker
         cdef int i
-        if not 0 <= index < counters.workers <= MAX_WORKERS:
-            raise ValueError(f"worker {index} of {counters.workers}: expected at most {MAX_WORKERS} workers")
-        self.keep = (table, counters, slab, ring)
+        if not 0 <= index < min(counters.workers, MAX_SEATS):
+            raise ValueError(f"seat {index}: {counters.workers} are in use, at most {MAX_SEATS}")
+        self.keep = [table, counters, slab, ring]
         self.sticks = {}
         w.index = index
-        w.workers = counters.workers
         w.table = &table.map
+        w.heads = counters.head
         w.pages = counters.pages
         w.page = &counters.pages[index]
         w.slab = &slab.map
         w.ring = &ring.map
         w.health_wake = health_wake
-        for i in range(MAX_WORKERS):
+        ring.map.wake = ring_wake
+        for i in range(MAX_SEATS):
             w.outboxes[i] = outboxes.get(i, -1) if i != index else -1
         w.now_ms = boot_ms()
         w.tick_at_ms = w.now_ms + TICK_MS
@@ -287,6 +300,7 @@ cdef class Loop:
         self._allocate(max_pipes, pipe_size)
         w.page.worker.pid = getpid()
         w.page.worker.progress_ms = w.now_ms
+        atomic_store32(&w.page.worker.takes, 1)
         w.inbox = inbox
         w.control = control
         self._watch(inbox, SPECIAL_INBOX)
@@ -296,7 +310,9 @@ cdef class Loop:
         cdef Worker* w = &self.worker
         w.sticks = <StickMap**>calloc(TABLE_SERVICES, sizeof(void*))
         w.buffer = <char*>malloc(BUFFER_SIZE)
-        if w.sticks == NULL or w.buffer == NULL or pool_open(&w.pipes, max_pipes, pipe_size) < 0 or \
+        w.letter = <char*>malloc(LETTER_MAX)
+        if w.sticks == NULL or w.buffer == NULL or w.letter == NULL or \
+                pool_open(&w.pipes, max_pipes, pipe_size) < 0 or \
                 wheel_open(&w.wheel, w.slab.head.capacity, w.now_ms) < 0:
             raise MemoryError("no memory for a worker's loop")
         w.epfd = c_epoll_create1(EPOLL_CLOEXEC)
@@ -319,6 +335,7 @@ cdef class Loop:
         wheel_close(&w.wheel)
         free(w.sticks)
         free(w.buffer)
+        free(w.letter)
         free(w.listeners)
 
     def set_journal(self, Journal journal not None):
@@ -337,7 +354,7 @@ cdef class Loop:
         if before is not None and before is not table:
             # A hold names a place of the table it was taken in: give it back there.
             for slot in range(w.slab.head.top):
-                if w.slab.conns[slot].phase != PHASE_FREE and w.slab.conns[slot].service == <int32_t>service:
+                if not is_elsewhere(&w.slab.conns[slot]) and w.slab.conns[slot].service == <int32_t>service:
                     stick_release(&before.map, slot, &w.slab.conns[slot].hold, w.now_ms)
         w.sticks[service] = NULL if table is None else &table.map
         self.sticks[service] = table
@@ -397,13 +414,45 @@ cdef class Loop:
                 w.listeners[index].fd = -1
         w.is_stopping = 1
 
+    def meet(self, int seat, Slab slab not None, int outbox=-1):
+        """Another worker's connections, and its inbox (the descriptor must stay open)."""
+        cdef Worker* w = &self.worker
+        if not 0 <= seat < MAX_SEATS:
+            raise IndexError(f"seat {seat}: expected 0 to {MAX_SEATS - 1}")
+        self.keep.append(slab)
+        w.slabs[seat] = &slab.map
+        if seat != w.index and outbox >= 0:
+            w.outboxes[seat] = outbox
+
+    def leave(self, targets, bint apart=False):
+        """Accept no more, and give every connection to workers on these seats; ``run`` ends with LOOP_DRAINED.
+
+        ``apart``: their shared memory is another one, of another layout.  ``targets``: seat -> its inbox then.
+        """
+        cdef Worker* w = &self.worker
+        cdef int i, seat
+        if not 0 < len(targets) < MAX_SEATS:
+            raise ValueError(f"{len(targets)} seats to leave to: expected 1 to {MAX_SEATS - 1}")
+        atomic_store32(&w.page.worker.takes, 0)
+        self.stop_accepting()
+        w.is_apart = apart
+        for i, seat in enumerate(targets):
+            if not 0 <= seat < MAX_SEATS or (seat == w.index and not apart):
+                raise IndexError(f"seat {seat}: expected another one, 0 to {MAX_SEATS - 1}")
+            if apart:
+                w.outboxes[seat] = targets[seat]
+            w.targets[i] = seat
+            w.sent[i] = 0 if apart else w.pages[seat].worker.moved_in
+        w.target_count = len(targets)
+        w.is_leaving = 1
+
     def close_all(self, uint8_t ended):
         """End every connection; how many."""
         cdef Worker* w = &self.worker
         cdef uint32_t slot
         cdef int count = 0
         for slot in range(w.slab.head.top):
-            if w.slab.conns[slot].phase != PHASE_FREE:
+            if not is_elsewhere(&w.slab.conns[slot]):
                 conn_end(w, slot, &w.slab.conns[slot], ended, BY_LBFAST)
                 count += 1
         return count
@@ -416,42 +465,3 @@ cdef class Loop:
             c_close(self.worker.epfd)
             self.worker.epfd = -1
         pool_close(&self.worker.pipes)
-
-
-def repair(int index, uint32_t pid, Table table not None, Counters counters not None, Slab slab not None,
-           Ring ring not None, dict sticks not None):
-    """Give back what a dead worker held; the number of connections it had."""
-    cdef Worker w
-    cdef StickTable stick
-    cdef Conn* c
-    cdef uint32_t slot, undone = 0
-    cdef uint8_t held = 0
-    cdef int count = 0
-    if not 0 <= index < counters.workers:
-        raise IndexError(f"worker {index}: expected 0 to {counters.workers - 1}")
-    memset(&w, 0, sizeof(Worker))
-    w.index = index
-    w.table = &table.map
-    w.page = &counters.pages[index]
-    w.slab = &slab.map
-    w.ring = &ring.map
-    w.now_ms = boot_ms()
-    for stick in sticks.values():
-        stick_recover(&stick.map, pid, &undone, &held)
-        if undone != STICK_NO_CONN and undone < w.slab.head.top:
-            w.slab.conns[undone].hold.held = held
-    for slot in range(w.slab.head.top):
-        c = &w.slab.conns[slot]
-        if c.phase == PHASE_FREE:
-            continue
-        count += 1
-        stick = sticks.get(c.service)
-        if stick is not None and c.hold.held:
-            stick_release(&stick.map, slot, &c.hold, w.now_ms)
-        c.ended = ENDED_WORKER_DIED
-        c.by = BY_LBFAST
-        record(&w, c, EVENT_CLOSE if c.flags & CONN_OPENED else EVENT_REFUSE, 0)
-        c.phase = PHASE_FREE
-    slab_clear(&slab.map)
-    counters.settle(index, table)
-    return count

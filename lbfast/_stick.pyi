@@ -18,6 +18,7 @@ class Entry(TypedDict):
     previous_reason: int  # why it left that one
 
 class StickTable:
+    VERSION: int
     """Set-associative, 14 entries of 64 bytes a bucket, one lock a bucket.
 
     The lock names its owner's pid: the lock of a dead owner is broken by whoever
@@ -47,3 +48,5 @@ class StickTable:
         """Expire in the next ``buckets`` touched buckets; how many entries went."""
     def recover(self, pid: int) -> int:
         """Undo and unlock whatever a dead process left locked; how many buckets."""
+    def forget_holds(self, now_ms: int) -> None:
+        """Nobody holds anything any more: whoever takes a connection takes its hold anew.  Nobody may use it now."""

@@ -7,8 +7,8 @@ from libc.string cimport memcmp, memcpy, memset
 from lbfast._address cimport address_parse
 from lbfast._shm cimport SHM_HEADER
 from lbfast._siphash cimport siphash13
-from lbfast._stick_count cimport count_entry, count_real, recount
-from lbfast._stick_lock cimport bucket_undo, is_touched, lock_within, mark_of, note_take, own_pid
+from lbfast._stick_count cimport count_entry, count_real, forget_all_holds, recount
+from lbfast._stick_lock cimport bucket_undo, is_touched, lock_within, mark_of, note_take, own_pid, stride
 from lbfast._stick_view cimport (
     PAGE, buckets_for, buckets_offset, format_entry, has_prefix, is_vacant, parse_network, pid_page, pid_page_free,
     table_size,
@@ -22,7 +22,6 @@ cdef enum:
     COLD_WAIT_MS = 1000       # what the Python methods wait for one bucket
     SWEEP_WAIT_MS = 2
     MAX_CAPACITY = 1 << 26
-
 
 # ---- places -------------------------------------------------------------------------------------------------
 
@@ -277,6 +276,8 @@ cdef class StickTable:
     stopped, say by a debugger).
     """
 
+    VERSION = STICK_VERSION
+
     def __init__(self):
         raise TypeError("use StickTable.create or StickTable.attach")
 
@@ -450,16 +451,20 @@ cdef class StickTable:
         """Also settles bound and used when a process died inside a change."""
         cdef int removed = 0
         cdef uint64_t visited = 0
-        cdef uint64_t seen = 0
+        cdef uint64_t seen = 0, step
         with nogil:
             while visited < buckets and seen <= self.map.mask:
-                self.cursor = (self.cursor + 1) & self.map.mask
-                seen += 1
                 if is_touched(&self.map, self.cursor):
                     visited += 1
                     removed += sweep_bucket(&self.map, self.cursor, timeout_ms, now_ms)
+                step = stride(&self.map, self.cursor)
+                self.cursor = (self.cursor + step) & self.map.mask
+                seen += step
             recount(&self.map)
         return removed
+
+    def forget_holds(self, int64_t now_ms):
+        forget_all_holds(&self.map, now_ms)
 
     def recover(self, uint32_t pid):
         cdef uint32_t conn

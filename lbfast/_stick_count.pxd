@@ -6,7 +6,7 @@ Inlines for _stick.pyx alone.
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
-from lbfast._stick cimport STICK_REALS, STICK_WAYS, StickBucket, StickMap
+from lbfast._stick cimport STICK_BOUND, STICK_REALS, STICK_WAYS, StickBucket, StickMap
 from lbfast._stick_lock cimport is_touched, lock_within
 from lbfast._sys cimport atomic_add64, atomic_load32, atomic_load64, atomic_store32
 
@@ -83,3 +83,20 @@ cdef inline void recount(StickMap* map) noexcept nogil:
         atomic_store32(&map.header.stale, 1)
         if total < 0:
             return
+
+cdef inline void forget_all_holds(StickMap* map, int64_t now) noexcept nogil:
+    """For a table that nobody uses: its holders' memory was left behind."""
+    cdef StickBucket* bucket
+    cdef uint64_t index
+    cdef int way
+    for index in range(map.mask + 1):
+        if not is_touched(map, index):
+            continue
+        bucket = &map.buckets[index]
+        bucket.lock = 0
+        for way in range(STICK_WAYS):
+            if bucket.mark[way] == 0 or bucket.entry[way].holds == 0:
+                continue
+            bucket.entry[way].holds = 0
+            bucket.entry[way].closed_ms = now
+            bucket.entry[way].state = STICK_BOUND    # a reservation that nobody holds would be gone

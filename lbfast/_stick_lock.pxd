@@ -38,6 +38,10 @@ cdef inline bint is_touched(const StickMap* map, uint64_t bucket) noexcept nogil
     cdef uint64_t page = bucket // PAGE_BUCKETS
     return (map.touched[page >> 3] >> (page & 7)) & 1
 
+cdef inline uint64_t stride(const StickMap* map, uint64_t bucket) noexcept nogil:
+    """How far a walk may go on from here: over a whole byte of the bitmap (32 buckets) when nothing in it was used."""
+    return 1 if bucket & 31 or map.touched[bucket >> 5] else 32
+
 cdef inline uint32_t own_pid(StickMap* map) noexcept nogil:
     # The kernel zeroes this page in the child of a fork.
     if map.pid[0] == 0:

@@ -69,6 +69,7 @@ class RealState(TypedDict):
     max_connections: int
     admin: int  # model.state.Admin
     drain_expired: bool
+    drain_share: int  # of DRAIN_PARTS: clients below it are drained already
     health: int  # model.state.Health
     health_since_ms: int
     reason: str  # of the health verdict, at most 95 bytes of UTF-8
@@ -79,10 +80,15 @@ class RealState(TypedDict):
 
 def mapped(text: str) -> bytes: ...
 def unmapped(packed: bytes) -> str: ...
+def part_of(client: str) -> int:
+    """Which part of a staggered drain, 0 to 1023, a client (as its service's mask leaves it) belongs to."""
+
 def real_tag(id: bytes) -> int:
     """The 32 bits of an id that a stick entry keeps beside the slot, never 0."""
 
 class Table:
+    VERSION: int
+    def forget_live(self) -> None: ...
     MAX_SERVICES: int
     MAX_REALS: int
     fd: int
@@ -100,6 +106,8 @@ class Table:
     def set_admin(self, real: int, admin: int) -> None: ...
     def set_drain_expired(self, real: int, expired: bool) -> None:
         """From now on a draining server takes no known client back either."""
+    def set_drain_share(self, real: int, share: int, cut: bool) -> None:
+        """Clients whose ``part_of`` is below ``share`` are drained already, and with ``cut`` cut (within 100 ms)."""
     def cut(self, real: int) -> None:
         """Every worker ends the connections that this real server has at this moment (within 100 ms)."""
     def set_health(self, real: int, health: int, reason: str) -> None: ...

@@ -33,6 +33,13 @@ def mapped(str text not None):
     return key[:16]
 
 
+def part_of(str client not None):
+    """Which part of a staggered drain a client (as its service's mask leaves it) belongs to."""
+    cdef uint8_t key[16]
+    address_parse(client, key)
+    return drain_part(key)
+
+
 def unmapped(bytes packed not None):
     """Text of a 16-byte address."""
     if len(packed) != 16:
@@ -40,17 +47,24 @@ def unmapped(bytes packed not None):
     return address_format(<const uint8_t*>packed)
 
 
-def may_meet_itself(str address, int port):
-    """Can a connect to this place be given the very port it goes to, and so reach its own socket?"""
+def may_meet_itself(str address, int port, tuple given):
+    """Can a connect to this place be given the very port it goes to, and so reach its own socket?
+
+    ``given``: lowest and highest port that connecting sockets get.
+    """
     if not ipaddress.ip_address(address).is_loopback:
         return False
-    low, high = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
-    return port == 0 or low <= port <= high
+    return port == 0 or given[0] <= port <= given[1]
+
+
+def given_ports():
+    return tuple(map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()))
 
 
 cdef class Table:
     """Settings, verdicts and live counts, one slot each."""
 
+    VERSION = TABLE_VERSION
     MAX_SERVICES = TABLE_SERVICES
     MAX_REALS = TABLE_REALS
 
@@ -267,7 +281,7 @@ cdef class Table:
         r.tag = real_tag(raw)
         r.is_ipv6 = address[:12] != b"\0" * 10 + b"\xff\xff"
         r.port = settings["port"]
-        r.may_meet_itself = may_meet_itself(settings["address"], settings["port"])
+        r.may_meet_itself = may_meet_itself(settings["address"], settings["port"], self._given())
         r.service = settings["service"]
         r.weight = settings["weight"]
         r.max_connections = settings["max_connections"]
@@ -275,6 +289,14 @@ cdef class Table:
         r.is_fallback = bool(settings["is_fallback"])
         self.map.head.reals_top = max(self.map.head.reals_top, <uint32_t>slot + 1)
         atomic_store32(&r.enabled, 1)
+
+    cdef tuple _given(self):
+        """Read anew at most once a second: a configuration can have ten thousand real servers."""
+        cdef int64_t now = boot_ms()
+        if self.given is None or now - self.given_at_ms >= 1000:
+            self.given = given_ports()
+            self.given_at_ms = now
+        return self.given
 
     def clear_real(self, long slot):
         atomic_store32(&self._real(slot).enabled, 0)
@@ -285,10 +307,22 @@ cdef class Table:
     def set_admin(self, long real, uint8_t admin):
         cdef Real* r = self._real(real)
         r.drain_expired = 0
+        atomic_store32(&r.drain_share, 0)
+        if admin == ADMIN_ONLINE and r.admin != ADMIN_ONLINE:
+            # It may have come up from its patching long before: to new clients it comes back only now.
+            atomic_store64(&r.up_since_ms, boot_ms())
         r.admin = admin
 
     def set_drain_expired(self, long real, bint expired):
         self._real(real).drain_expired = expired
+
+    def set_drain_share(self, long real, uint32_t share, bint cut):
+        """Clients of the first ``share`` parts are drained already; with ``cut`` their connections end, too."""
+        if share > DRAIN_PARTS:
+            raise ValueError(f"drain share {share}: expected 0 to {DRAIN_PARTS}")
+        atomic_store32(&self._real(real).drain_share, share | (DRAIN_CUTS if cut else 0))
+        if cut:
+            atomic_add32(&self.map.head.cut_epoch, 1)
 
     def cut(self, long real):
         """End, in every worker, the connections that this real server has now."""
@@ -317,6 +351,14 @@ cdef class Table:
         cdef Real* r = self._real(real)
         return atomic_load32(&r.failures), r.last_failure_ms, r.last_failure_errno
 
+    def forget_live(self):
+        """No connection is open: whoever takes one counts it anew."""
+        cdef uint32_t slot
+        for slot in range(self.map.head.services_top):
+            self.map.services[slot].connections = 0
+        for slot in range(self.map.head.reals_top):
+            self.map.reals[slot].connections = 0
+
     def service(self, long slot):
         cdef Service* s = self._service(slot)
         cdef uint64_t packed = <uint64_t>atomic_load64(<int64_t*>&s.reals)
@@ -340,6 +382,7 @@ cdef class Table:
             "max_connections": r.max_connections,
             "admin": r.admin,
             "drain_expired": bool(r.drain_expired),
+            "drain_share": atomic_load32(&r.drain_share) & ~<uint32_t>DRAIN_CUTS,
             "health": r.health,
             "health_since_ms": r.health_since_ms,
             "reason": self._reason(slot),

@@ -7,11 +7,12 @@ are functions over it.
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from lbfast._conn cimport Conn, SlabMap
-from lbfast._counters cimport RealLine, ServiceLine, WorkerPage
 from lbfast._journal cimport JournalMap
+from lbfast._counters cimport CountersHead, RealLine, ServiceLine, WorkerPage
 from lbfast._pipe cimport PipePool
 from lbfast._ring cimport RingMap
 from lbfast._stick cimport StickMap
+from lbfast._sys cimport atomic_load32
 from lbfast._table cimport Real, Service, TableMap
 from lbfast._timer cimport Wheel
 
@@ -20,9 +21,10 @@ cdef enum:
     BATCH = 256               # events a turn
     ACCEPT_BATCH = 64         # connections a listener and a turn
     TICK_MS = 1000            # Python gets its turn
-    TURN_MS = 100             # longest sleep: cuts and paused listeners are looked at
+    TURN_MS = 100             # longest sleep with connections: cuts are looked at
+    IDLE_MS = 500             # and without; less than FRESH_MS, or others would hand nothing over
     PAUSE_MS = 20             # a listener that met a limit or EMFILE rests so long
-    MAX_WORKERS = 256
+    MAX_SEATS = 512           # two for each of 256 workers: one of them while its successor comes
 
 cdef struct Block:            # bytes that a copying direction could not pass on
     char* data
@@ -43,13 +45,12 @@ cdef struct Listener:
     int64_t resume_at_ms
 
 cdef struct Worker:
-    int32_t index
-    int32_t workers
+    int32_t index             # its seat
     int32_t epfd
     int32_t inbox
     int32_t control
     int32_t health_wake
-    int32_t outboxes[256]     # by worker index, -1 = none
+    int32_t outboxes[512]     # by seat, -1 = none
     int64_t now_ms
     int64_t tick_at_ms
     uint32_t cut_epoch
@@ -58,19 +59,31 @@ cdef struct Worker:
     uint32_t ready_count
     uint8_t is_stopping
     uint8_t any_paused
+    uint8_t is_leaving        # gives its connections to the targets
+    uint8_t is_apart          # ... which do not share its memory
+    int32_t target_count
+    int32_t targets[512]      # seats
+    int64_t sent[512]         # connections to each target, beside what it had taken before
     TableMap* table
     StickMap** sticks         # by service slot, NULL without
-    WorkerPage* pages         # of all workers
+    CountersHead* heads
+    WorkerPage* pages         # by seat
     WorkerPage* page          # its own
     SlabMap* slab
+    SlabMap* slabs[512]       # by seat, NULL = not known
     RingMap* ring
     JournalMap journal        # of stick-table changes, for the peer
     PipePool pipes
     BlockPool blocks
     Wheel wheel
     char* buffer
+    char* letter              # what comes through the inbox
     Listener* listeners
     int32_t listener_count
+
+cdef inline int seats(Worker* w) noexcept nogil:
+    """Seats that have, or had, a worker."""
+    return <int>atomic_load32(&w.heads.top)
 
 cdef inline Service* service_of(Worker* w, const Conn* c) noexcept nogil:
     return &w.table.services[c.service]

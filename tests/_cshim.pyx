@@ -412,6 +412,11 @@ def ring_turns(Ring ring, int64_t turns):
     return written
 
 
+def ring_wake(Ring ring, int fd):
+    """The eventfd of a reader that sleeps."""
+    ring.map.wake = fd
+
+
 cdef class Relay:
     """One connection between two sockets, relayed by hand; it belongs to service 0 of the table."""
 

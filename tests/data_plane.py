@@ -19,8 +19,9 @@ from waiting import fd_census, scaled, wait_for
 
 from lbfast._conn import Slab
 from lbfast._counters import Counters
+from lbfast._repair import repair
 from lbfast._ring import Ring
-from lbfast._splice import Loop, repair
+from lbfast._splice import LOOP_CONTROL, LOOP_DRAINED, Loop
 from lbfast._stick import StickTable
 from lbfast._table import Table
 from lbfast.model.state import EventKind, Health
@@ -156,6 +157,7 @@ class DataPlane:
         *,
         fallback: Place | None = None,
         workers: int = 1,
+        spare: int = 0,
         address: str = "127.0.0.1",
         stick: int | None = 4096,
         slab: int = 4096,
@@ -165,15 +167,20 @@ class DataPlane:
         real: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> None:
-        """``prepare`` runs in each worker first; ``real``: settings of all real servers; ``stick`` None: no table."""
+        """``prepare`` runs in each worker first; ``real``: settings of all real servers; ``stick`` None: no table.
+
+        ``spare``: seats for workers that ``start`` brings up later.
+        """
         self.reals = list(reals)
         self.places: list[Place] = [*reals, fallback] if fallback else list(reals)
         self.table = Table.create()
-        self.counters = Counters.create(workers)
-        self.slabs = [Slab.create(slab) for _ in range(workers)]
-        self.rings = [Ring.create(index) for index in range(workers)]
+        seats = workers + spare
+        self.counters = Counters.create(seats)
+        self.slabs = [Slab.create(slab, index) for index in range(seats)]
+        self.rings = [Ring.create(index) for index in range(seats)]
         self.stick = StickTable.create(stick) if stick else None
-        self.pids: list[int] = [0] * workers
+        self.pids: list[int] = [0] * seats
+        self._workers = workers
         self.events: list[Event] = []
         self._limits = {"max_pipes": max_pipes, "pipe_size": pipe_size}
         self._prepare = prepare
@@ -187,7 +194,8 @@ class DataPlane:
         self.listeners = _listeners(address, workers)
         self.address = address
         self.port: int = self.listeners[0].getsockname()[1]
-        self.inboxes = [socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(workers)]
+        self.inboxes = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(seats)]
+        self._orders = [os.pipe() for _ in range(seats)]
         self.health_wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._clients: list[socket.socket] = []
         self._idle_fds: list[int] = []
@@ -202,12 +210,12 @@ class DataPlane:
 
     def __enter__(self) -> DataPlane:
         try:
-            for index in range(len(self.pids)):
+            for index in range(self._workers):
                 self.start(index)
         except BaseException:
             self.close()
             raise
-        self._idle_fds = [len(_descriptors(pid)) for pid in self.pids]
+        self._idle_fds = [len(_descriptors(pid)) if pid else 0 for pid in self.pids]
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
@@ -239,8 +247,9 @@ class DataPlane:
             gc.disable()  # sockets of the test must not be closed under other descriptors of the same number
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             outboxes = {i: pair[1].fileno() for i, pair in enumerate(self.inboxes) if i != index}
-            inbox, listener = self.inboxes[index][0].fileno(), self.listeners[index].fileno()
-            _close_but({0, 1, 2, tell, inbox, listener, self.health_wake, *outboxes.values()})
+            inbox, listener = self.inboxes[index][0].fileno(), self.listeners[index % self._workers].fileno()
+            orders = self._orders[index][0]
+            _close_but({0, 1, 2, tell, inbox, listener, orders, self.health_wake, *outboxes.values()})
             self._prepare()
             loop = Loop(
                 index,
@@ -250,28 +259,41 @@ class DataPlane:
                 self.rings[index],
                 inbox=inbox,
                 outboxes=outboxes,
-                control=-1,
+                control=orders if len(self.pids) > self._workers else -1,
                 health_wake=self.health_wake,
                 **self._limits,
             )
             loop.set_stick(0, self.stick)
+            for seat, slab in enumerate(self.slabs):
+                loop.meet(seat, slab)
             loop.add_listener(listener, 0, self.port)
             os.write(tell, b"R")
             os.close(tell)
-            while True:
-                loop.run()
+            while (reason := loop.run()) != LOOP_DRAINED:
+                if reason == LOOP_CONTROL:
+                    loop.leave([int(word) for word in os.read(orders, 100).split()])
+            loop.close()
+            os._exit(0)
         except BaseException:
             traceback.print_exc(file=sys.__stderr__)
             os._exit(1)
 
     def kill(self, index: int = 0) -> int:
         """SIGKILL a worker and repair after it as the supervisor does; how many connections it had."""
+        os.kill(self.pids[index], signal.SIGKILL)
+        return self.reap(index)
+
+    def reap(self, index: int) -> int:
+        """Wait for the end of a worker and repair after it."""
         pid = self.pids[index]
-        os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         self.pids[index] = 0
         sticks = {0: self.stick} if self.stick else {}
-        return repair(index, pid, self.table, self.counters, self.slabs[index], self.rings[index], sticks)
+        return repair(index, pid, self.table, self.counters, self.slabs, self.rings[index], sticks)
+
+    def leave(self, index: int, *seats: int) -> None:
+        """Tell a worker to give its connections to workers on these seats and to end."""
+        os.write(self._orders[index][1], b" ".join(b"%d" % seat for seat in seats))
 
     def close(self) -> None:
         self.close_clients()
@@ -284,6 +306,9 @@ class DataPlane:
         if self.health_wake >= 0:
             os.close(self.health_wake)
             self.health_wake = -1
+            for ends in self._orders:
+                os.close(ends[0])
+                os.close(ends[1])
 
     # --- settings -----------------------------------------------------------
 
@@ -390,7 +415,7 @@ class DataPlane:
         assert self.holds() == 0
         assert not any(list(slab.connections()) for slab in self.slabs)
         for pid, before in zip(self.pids, self._idle_fds, strict=True):
-            if pid:
+            if pid and before:
                 left = _descriptors(pid)
                 assert len(left) <= before, f"worker {pid} had {before} descriptors when idle, now {left}"
 

@@ -92,6 +92,8 @@ class Lbfast:
         """``directory``: keep everything there (for a second run); ``prefix``: e.g. ``ip netns exec NAME``."""
         self._owns_directory = directory is None
         self.directory = directory or Path(tempfile.mkdtemp(prefix="lbfast-"))
+        if self._owns_directory:
+            self.directory.chmod(0o711)  # run by root, control becomes another user and has to get here
         self.runtime_dir = self.directory / "run"
         self.state_dir = self.directory / "state"
         self.config_path = self.directory / "lbfast.toml"

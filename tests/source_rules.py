@@ -19,7 +19,7 @@ HOST_FILES: tuple[str, ...] = (
 )
 HOST_FILES += ("lbfast/supervisor/listeners.py", "lbfast/l4/nft.py", "lbfast/ha/takeover.py")
 # `time.time()` is for what people read (log lines, "since"), never for a deadline.
-WALL_CLOCK_FILES = ("lbfast/health/runner.py", "lbfast/control/*", "lbfast/cli/demo_certs.py")
+WALL_CLOCK_FILES = ("lbfast/health/runner.py", "lbfast/control/*", "lbfast/cli/demo_certs.py", "lbfast/web/*")
 
 
 def only_named_files_change_the_host(source: Source) -> list[str]:

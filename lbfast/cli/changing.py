@@ -1,4 +1,4 @@
-"""The verbs that change a real server: drain, halt, online, weight."""
+"""The verbs that change a real server at once: halt, online, weight."""
 
 from __future__ import annotations
 
@@ -10,11 +10,6 @@ from lbfast.cli import out, talk
 from lbfast.cli.clean import clean, plural, quote
 from lbfast.cli.errors import OK, BadUsage
 from lbfast.cli.options import Json, Real, Reason, Service
-
-
-def drain(service: Service, real: Real, /, *, reason: Reason = None, json: Json = False) -> int:
-    """Send a real server no new clients; its own may return as the service's drain policy says."""
-    return _change("drain", service, real, json, reason=reason)
 
 
 def halt(service: Service, real: Real, /, *, reason: Reason = None, json: Json = False) -> int:
@@ -46,11 +41,12 @@ def _change(verb: str, service: str, real: str, json: bool, **args: Any) -> int:
     if json:
         out.print_json(result)
         return OK
-    out.line(_now(service, result))
+    out.line(now(service, result))
     return OK
 
 
-def _now(service: str, real: dict[str, Any]) -> str:
+def now(service: str, real: dict[str, Any]) -> str:
+    """A real server as it is after a change, in one line."""
     clients = f", {plural(int(real['clients']), 'client')} remembered" if real["clients"] is not None else ""
     reason = f" ({clean(real['reason'])})" if real["reason"] else ""
     connections = plural(int(real["connections"]), "open connection")

@@ -34,8 +34,10 @@ def explain_usage(error: CycloptsError) -> str:
     chain: Any = error.command_chain or ()
     command = " ".join(["lbfast", *chain])
     message = clean(" ".join(str(error).split()))
+    message = message.partition(" Available commands: ")[0]  # some of them, in no useful order; --help has all
     if isinstance(error, UnusedCliTokensError):
         message = (
             f"too many words: {' '.join(map(quote, error.unused_tokens or ()))} (a label with spaces needs quotes)"
         )
-    return f"{message.rstrip('.')}. See `{command} --help`."
+    end = "" if message.endswith("?") else "."
+    return f"{message.rstrip('.')}{end} See `{command} --help`."

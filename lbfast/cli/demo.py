@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import queue
 import shlex
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 import threading
@@ -20,7 +18,9 @@ from types import FrameType
 from lbfast.cli import out, talk
 from lbfast.cli.clean import quote
 from lbfast.cli.demo_children import Child, port_of, start_balancer, start_server, wait_ready
+from lbfast.cli.demo_port import free_port
 from lbfast.cli.demo_text import SERVERS, Served, render_config, render_welcome
+from lbfast.cli.demo_web import wait_setup_link, web_port
 from lbfast.cli.errors import OK, Refused
 from lbfast.cli.event_lines import event_line
 
@@ -29,39 +29,24 @@ _PLACES = {"LBFAST_RUNTIME_DIR": "run", "LBFAST_STATE_DIR": "state"}
 News = queue.SimpleQueue[str | Refused]
 
 
-def run_demo(port: int) -> int:
-    """The whole demo, until Ctrl-C, SIGTERM or the end of its lbfast."""
+def run_demo(port: int, web: int) -> int:
+    """The whole demo, until Ctrl-C, SIGTERM or the end of its lbfast.  ``web``: port wished for the web interface."""
     port = free_port(port)
+    web = web_port(web)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lbfast-demo-")))
+        folder.chmod(0o711)  # run by root, lbfast's processes become another user and have to get to the state
         exports = _places(folder)
         try:
-            _play(stack, folder, port, exports)
+            _play(stack, folder, port, web, exports)
         except KeyboardInterrupt:
             out.line("\nstopping ...")
         finally:
             _ignore_interrupts()  # a second Ctrl-C must not keep the stack from stopping everybody
     out.line("stopped")
     return OK
-
-
-def free_port(port: int) -> int:
-    """The port when it can be bound on 127.0.0.1, any free one for 0; Refused with what to do otherwise."""
-    with socket.socket() as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            sock.bind(("127.0.0.1", port))
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                why = "is in use by another program"
-            elif error.errno == errno.EACCES:
-                why = "needs root"
-            else:
-                why = f"cannot be bound ({error.strerror})"
-            raise Refused(f"port {port} on 127.0.0.1 {why}; choose another with `lbfast demo --port N`") from None
-        return int(sock.getsockname()[1])
 
 
 def _places(folder: Path) -> dict[str, str]:
@@ -74,19 +59,19 @@ def _places(folder: Path) -> dict[str, str]:
     return exports
 
 
-def _play(stack: ExitStack, folder: Path, port: int, exports: dict[str, str]) -> None:
+def _play(stack: ExitStack, folder: Path, port: int, web: int, exports: dict[str, str]) -> None:
     children: dict[str, Child] = {}
     servers = []
     for name in SERVERS:
         children[name] = start_server(stack, name, folder)
         servers.append(Served(name, port_of(name, children[name]), children[name].pid))
     config = folder / "demo.toml"
-    config.write_text(render_config(port, servers), encoding="utf-8")
+    config.write_text(render_config(port, web, servers), encoding="utf-8")
     balancer = start_balancer(stack, config)
     news: News = queue.SimpleQueue()
     # Threads from here on, when nothing is forked any more.
     wait_ready(balancer)
-    out.line(render_welcome(port, servers, program(), exports))
+    out.line(render_welcome(port, wait_setup_link(web), servers, program(), exports))
     for name, child in children.items():
         _thread(_watch_server, name, child, news)
     _thread(_watch_balancer, balancer, news)

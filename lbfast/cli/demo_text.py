@@ -20,9 +20,13 @@ class Served:
     pid: int
 
 
-def render_config(port: int, servers: Sequence[Served]) -> str:
+def render_config(port: int, web: int, servers: Sequence[Served]) -> str:
     """The demo's configuration as an operator would write it."""
     text = f"""# Made by `lbfast demo`.
+[web]
+address = "127.0.0.1"
+port = {web}
+
 [[virtual_service]]
 label = {_toml(SERVICE)}
 address = "127.0.0.1"
@@ -45,7 +49,7 @@ def _toml(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)  # a JSON string is a basic TOML string
 
 
-def render_welcome(port: int, servers: Sequence[Served], program: str, exports: Mapping[str, str]) -> str:
+def render_welcome(port: int, link: str, servers: Sequence[Served], program: str, exports: Mapping[str, str]) -> str:
     """What to try, ready to be copied into a second terminal."""
     url = f"https://127.0.0.1:{port}/"
     first = servers[0]
@@ -59,6 +63,10 @@ def render_welcome(port: int, servers: Sequence[Served], program: str, exports: 
 Virtual service "{SERVICE}" listens on {url} and spreads clients over
 
 {running}
+
+In a browser (the certificate is self-signed, the link works once):
+
+  {link}
 
 In a second terminal:
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 OK = 0
 FAILED = 1  # lbfast refused the verb, could not be reached, or ended badly
 USAGE = 2  # the command line or the configuration is wrong; nothing was done
+TIMED_OUT = 3  # what was waited for did not come in time
 
 
 class CommandError(Exception):
@@ -17,6 +18,10 @@ class Refused(CommandError):
     """lbfast understood the verb and did not carry it out, or could not be asked."""
 
     code = FAILED
+
+
+class Unavailable(Refused):
+    """Nobody answers on the control socket."""
 
 
 class BadUsage(CommandError):

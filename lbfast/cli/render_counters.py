@@ -30,10 +30,24 @@ def statistics(result: dict[str, Any]) -> Iterator[RenderableType]:
         yield Text("")
         yield Text(clean(service["label"]), style="bold")
         yield _counts("", _SERVICE, [service])
+        yield from _backlog(service.get("backlog"))
         yield _reals(service["real_servers"])
+    yield from _overflows(result.get("system"))
     lost = result["events"]
     yield Text("")
     yield Text(f"events lost {lost['lost']}, skipped {lost['skipped']}, kept out of the log {lost['not_logged']}")
+
+
+def _backlog(found: dict[str, int] | None) -> Iterator[RenderableType]:
+    if found and found["limit"]:
+        queued, fullest, limit = (found[name] for name in ("queued", "fullest", "limit"))
+        yield Text(f"waiting to be accepted {queued}; in the fullest queue {fullest} of {limit}")
+
+
+def _overflows(found: dict[str, int] | None) -> Iterator[RenderableType]:
+    if found:
+        overflows, cookies = found["listen_overflows"], found["syn_cookies"]
+        yield Text(f"all of this machine: full accept queues {overflows}, SYN cookies sent {cookies}")
 
 
 def _counts(title: str, names: Sequence[str], rows: Sequence[dict[str, Any]]) -> RenderableType:

@@ -40,14 +40,19 @@ def check(file: Annotated[Path, Parameter(name="FILE", help="The configuration, 
 
 
 def demo(
-    *, port: Annotated[int, Parameter(name="--port", help="Port of the demo's virtual service; 0 = any.")] = 8443
+    *,
+    port: Annotated[int, Parameter(name="--port", help="Port of the demo's virtual service; 0 = any.")] = 8443,
+    web_port: Annotated[
+        int, Parameter(name="--web-port", help="Port of its web interface; another one if it is taken.")
+    ] = 9443,
 ) -> int:
     """Start three HTTPS servers behind lbfast, say what to try, and show live events until Ctrl-C."""
-    if not 0 <= port <= 65535:
-        raise BadUsage(f"a port is 1 to 65535 (0 = any free one), got {port}")
+    for each in (port, web_port):
+        if not 0 <= each <= 65535:
+            raise BadUsage(f"a port is 1 to 65535 (0 = any free one), got {each}")
     from lbfast.cli.demo import run_demo
 
-    return run_demo(port)
+    return run_demo(port, web_port)
 
 
 def schema() -> int:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from lbfast.cli.clean import clean, quote
-from lbfast.cli.errors import BadConfig, Refused
+from lbfast.cli.errors import BadConfig, Refused, Unavailable
 from lbfast.cli.labels import reals_of, services_of, unknown
 from lbfast.control.client import Client, ControlError, ControlUnavailable
 
@@ -16,7 +16,7 @@ def ask(verb: str, timeout: float = 30.0, /, **args: Any) -> Any:
     try:
         return Client(timeout=timeout).call(verb, **args)
     except ControlUnavailable as error:
-        raise Refused(clean(error)) from None
+        raise Unavailable(clean(error)) from None
     except ControlError as error:
         if error.code == "bad_config":
             raise BadConfig(_lines(error.message)) from None

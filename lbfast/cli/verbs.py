@@ -27,13 +27,33 @@ _CHANGING = "lbfast.cli.changing"
 _RUNNING = "lbfast.cli.running"
 _COMMITTING = "lbfast.cli.committing"
 _PAIRING = "lbfast.cli.pairing"
+_PASSWORDS = "lbfast.cli.passwords"
 
 VERBS: tuple[Verb, ...] = (
     Verb(("run",), f"{_RUNNING}:run", "Run the load balancer in the foreground.", (), (("--config", "file"),)),
     Verb(("check",), f"{_RUNNING}:check", "Check a configuration file and report every problem.", ("file",)),
-    Verb(("demo",), f"{_RUNNING}:demo", "Three HTTPS servers behind lbfast, to try it out.", (), (("--port", "text"),)),
+    Verb(
+        ("demo",),
+        f"{_RUNNING}:demo",
+        "Three HTTPS servers behind lbfast, to try it out.",
+        (),
+        (("--port", "text"), ("--web-port", "text")),
+    ),
     Verb(("overview",), f"{_READING}:overview", "All virtual services and their real servers.", (), (JSON,)),
-    Verb(("drain",), f"{_CHANGING}:drain", "Send a real server no new clients.", ("service", "real"), (REASON, JSON)),
+    Verb(
+        ("drain",),
+        "lbfast.cli.draining:drain",
+        "Send a real server no new clients; with --plan, only say what that would mean.",
+        ("service", "real"),
+        (("--plan", ""), ("--deadline", "text"), ("--cut", ""), ("--stagger", "text"), REASON, JSON),
+    ),
+    Verb(
+        ("wait",),
+        "lbfast.cli.draining:wait",
+        "Wait until nobody is on a drained real server.",
+        ("service", "real"),
+        (("--safe-to-patch", ""), ("--timeout", "text"), JSON),
+    ),
     Verb(
         ("halt",),
         f"{_CHANGING}:halt",
@@ -137,6 +157,35 @@ VERBS: tuple[Verb, ...] = (
         (),
         (("--password-file", "file"),),
     ),
+    Verb(
+        ("restart",),
+        "lbfast.cli.processes:restart",
+        "Replace a process of lbfast by a new one; no connection is cut.",
+        ("text", "text"),
+    ),
+    Verb(
+        ("upgrade",),
+        "lbfast.cli.processes:upgrade",
+        "Run the newly installed program, with every connection kept.",
+        (),
+        (("--within", "text"), JSON),
+    ),
+    Verb(
+        ("passwd",),
+        f"{_PASSWORDS}:passwd",
+        "Set a password of the web interface.",
+        ("text",),
+        (("--password-file", "file"), ("--setup", ""), ("--no-totp", "")),
+    ),
+    Verb(
+        ("apikey", "create"),
+        f"{_PASSWORDS}:create",
+        "Make an API key; it is shown once.",
+        (),
+        (("--role", "text"), ("--expires", "text"), ("--label", "text"), JSON),
+    ),
+    Verb(("apikey", "list"), f"{_PASSWORDS}:list_keys", "The API keys, without their secrets.", (), (JSON,)),
+    Verb(("apikey", "revoke"), f"{_PASSWORDS}:revoke", "End an API key at once.", ("text",)),
     Verb(("top",), "lbfast.cli.top:top", "A live screen of services, servers and events."),
     Verb(("version",), f"{_READING}:version", "The version of this program and of the running lbfast.", (), (JSON,)),
     Verb(("schema",), f"{_RUNNING}:schema", "The JSON schema of the configuration."),
@@ -146,4 +195,5 @@ VERBS: tuple[Verb, ...] = (
 GROUPS: dict[str, str] = {
     "persistence": "See and change which client belongs to which real server.",
     "ha": "The clustered pair.",
+    "apikey": "Keys with which programs use the API.",
 }

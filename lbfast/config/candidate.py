@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from lbfast.config.commit import ids_of
+from lbfast.config.commit import MOST_REALS, MOST_SERVICES, ids_of
 from lbfast.config.ids import KnownIds, assign_ids
 from lbfast.config.layout import Layout, ListenerSpec
 from lbfast.config.publish import Placed
@@ -47,18 +48,33 @@ def pack_candidate(candidate: Candidate) -> int:
 
 
 def unpack_candidate(fd: int) -> Candidate:
-    """What ``pack_candidate`` packed; ConfigError, ValueError or KeyError when it is not that."""
-    size = os.fstat(fd).st_size
-    document: dict[str, Any] = json.loads(os.pread(fd, size, 0))
+    """What ``pack_candidate`` packed; ConfigError or ValueError when it is not that.
+
+    The supervisor believes nothing of it: whoever has taken control over may send anything.
+    """
+    try:
+        return _unpack(json.loads(os.pread(fd, os.fstat(fd).st_size, 0)))
+    except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise ValueError(f"not a candidate: {type(error).__name__}: {error}") from error
+
+
+def _unpack(document: dict[str, Any]) -> Candidate:
     loaded = parse(document["text"], document["file"])
     known = KnownIds({(service, real): UUID(text) for service, real, text in document["ids"]})
     config, _ = assign_ids(loaded.config, known)
     services = {label: int(slot) for label, slot in document["services"]}
     reals = {(service, real): int(slot) for service, real, slot in document["reals"]}
+    _check_slots(services.values(), MOST_SERVICES)
+    _check_slots(reals.values(), MOST_REALS)
     listeners = tuple(
         ListenerSpec(services[service.label], service.label, service.address, port)
         for service in config.virtual_services
         for port in service.port_numbers
     )
-    layout = Layout(services, reals, listeners, *document["next"])
+    layout = Layout(services, reals, listeners, *map(int, document["next"]))
     return Candidate(loaded, Placed(config, layout), int(document["version"]))
+
+
+def _check_slots(slots: Collection[int], most: int) -> None:
+    if len(set(slots)) != len(slots) or not all(0 <= slot < most for slot in slots):
+        raise ValueError(f"not a candidate: slots that are not each one of 0 to {most - 1}")

@@ -24,6 +24,8 @@ from lbfast.config.steps import (
     ChangePair,
     ChangeReal,
     ChangeService,
+    ChangeUpkeep,
+    ChangeWeb,
     ChangeWorkers,
     CloseListener,
     MoveListener,
@@ -32,9 +34,10 @@ from lbfast.config.steps import (
     RemoveService,
     Step,
 )
-from lbfast.model.appliance import Config
+from lbfast.model.appliance import Config, WebSettings
 from lbfast.model.service import FALLBACK_LABEL, FallbackServer, RealServer, VirtualService
 
+_UPKEEP = ("alerts", "backup")
 MOST_SERVICES = 4_096
 MOST_REALS = 32_768
 _REST = 4  # as many times the slots in use are gone through before one is used again
@@ -236,8 +239,19 @@ def _changed_rest(running: Config, candidate: Config) -> Iterator[Step]:
         yield ChangeLog("", keys)
     if keys := changed_keys(running.ha, candidate.ha):
         yield ChangePair("", keys)
-    if keys := changed_keys(running, candidate, ("log", "ha", "virtual_services")):
+    if running.web != candidate.web:
+        yield ChangeWeb("", _web_keys(running.web, candidate.web))
+    if keys := tuple(key for key in _UPKEEP if getattr(running, key) != getattr(candidate, key)):
+        yield ChangeUpkeep("", keys)
+    if keys := changed_keys(running, candidate, ("log", "ha", "web", *_UPKEEP, "virtual_services")):
         yield ChangeWorkers("", keys)
+
+
+def _web_keys(before: WebSettings | None, after: WebSettings | None) -> tuple[str, ...]:
+    """None when it is switched off."""
+    if after is None:
+        return ()
+    return changed_keys(before, after) if before else ("switched on",)
 
 
 def _services(config: Config) -> dict[UUID, VirtualService]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from lbfast.config.aside import move_aside
 from lbfast.config.files import write_atomically
 from lbfast.config.ids import KnownIds, assign_ids
 from lbfast.model.appliance import Config
@@ -50,7 +50,7 @@ def save_ids(path: Path, known: KnownIds) -> None:
         else:
             entry["id"] = str(identity)
     document = {"version": VERSION, "virtual_services": services}
-    write_atomically(path, json.dumps(document, indent=1, ensure_ascii=False).encode(), mode=0o640)
+    write_atomically(path, json.dumps(document, indent=1, ensure_ascii=False).encode(), mode=0o600)
 
 
 def keep_ids(config: Config, state_dir: Path) -> tuple[Config, list[str]]:
@@ -84,12 +84,8 @@ def _decode(document: Any) -> KnownIds:
 
 
 def _set_aside(path: Path, reason: str) -> Remembered:
-    for number in range(1, 1_000):
-        aside = path.with_name(f"{path.name}.damaged-{number}")
-        if not aside.exists():
-            break
     try:
-        os.rename(path, aside)
+        aside = move_aside(path)
     except OSError as error:
         warning = f"{path} is damaged ({reason}) and cannot be moved aside: {error.strerror}; identities are not kept"
         return Remembered(KnownIds(), warning, writable=False)

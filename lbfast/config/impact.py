@@ -7,7 +7,15 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from lbfast.config.commit import Plan
-from lbfast.config.steps import ChangeService, ChangeWorkers, CloseListener, OpenListener, RemoveReal, RemoveService
+from lbfast.config.steps import (
+    LIVE_KEYS,
+    ChangeService,
+    ChangeWorkers,
+    CloseListener,
+    OpenListener,
+    RemoveReal,
+    RemoveService,
+)
 
 CUT, DRAIN = "cut", "drain"
 
@@ -72,7 +80,10 @@ def _remarks(plan: Plan, facts: Facts) -> list[str]:
         if step.slot in facts.forgetful and facts.entries.get(step.slot)
     ]
     lines += [f"{label!r}: the new table_size counts from the next start" for label in sorted(facts.resized)]
-    lines += [f"{' and '.join(step.keys)}: cannot be changed while running" for step in plan.of(ChangeWorkers)]
+    keys = [key for step in plan.of(ChangeWorkers) for key in step.keys]
+    lines += [f"{key}: cannot be changed while running" for key in keys if key not in LIVE_KEYS]
+    if "workers" in keys:
+        lines.append("workers: connections of a worker that goes pass to the others")
     return lines
 
 

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from lbfast.model.addresses import join_address
 
+LIVE_KEYS = ("workers", "pin_workers")
+"""Of the keys outside services and log: those that a commit takes live."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -138,6 +141,24 @@ class ChangePair(Step):
 
     def words(self) -> str:
         return f"change how the pair watches itself: {', '.join(self.keys)}"
+
+
+@dataclass(frozen=True)
+class ChangeWeb(Step):
+    keys: tuple[str, ...]
+
+    def words(self) -> str:
+        return f"change the web interface: {', '.join(self.keys)}" if self.keys else "switch the web interface off"
+
+
+@dataclass(frozen=True)
+class ChangeUpkeep(Step):
+    """Of what watches and saves: no client notices."""
+
+    keys: tuple[str, ...]
+
+    def words(self) -> str:
+        return f"change the settings of {' and '.join(self.keys)}"
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from lbfast.config.doubts import find_doubts
 from lbfast.config.errors import ConfigError, KeyPath, Problem, render_value
 from lbfast.config.schema import Schema, describe_type, json_schema, resolve, schema_at, table_name
 from lbfast.config.source import Source, parse_source, read_source
+from lbfast.config.web_checks import check_web
 from lbfast.model.appliance import Config, LogSettings
 from lbfast.model.service import VirtualService
 from lbfast.model.values import REFUSED
@@ -69,6 +70,7 @@ def validate(source: Source) -> Loaded:
         problems = [_explain(source, schema, detail) for detail in error.errors(include_url=False)]
         services, log = list(_valid_services(source.data)), _valid_log(source.data)
     problems += [source.problem(it.path, it.found, it.expected) for it in _contradictions(services, log)]
+    problems += [source.problem(it.path, it.found, it.expected) for it in check_web(source.data, config, services)]
     if problems or config is None:
         raise ConfigError(sorted(problems, key=lambda problem: problem.line or 0))
     doubts = [source.problem(it.path, it.found, it.expected) for it in find_doubts(config)]

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lbfast.config.aside import keep_aside, move_aside
 from lbfast.config.files import write_atomically
 
 DIRECTORY = "versions"
@@ -61,10 +64,24 @@ class VersionStore:
     def add(self, version: Version, text: str) -> None:
         """Keep a version; OSError when it cannot be written, and then it is not there."""
         self.directory.mkdir(mode=0o750, parents=True, exist_ok=True)
-        write_atomically(self._path(version.number, "toml"), text.encode(), mode=0o640)
+        write_atomically(self._path(version.number, "toml"), text.encode(), mode=0o600)
         document = json.dumps(asdict(version), indent=1)
-        write_atomically(self._path(version.number, "json"), document.encode(), mode=0o640)
+        write_atomically(self._path(version.number, "json"), document.encode(), mode=0o600)
         self._drop(self.numbers()[:-MOST])
+
+    def move_damaged(self) -> list[str]:
+        """Put versions aside that do not read, both files; what is to be told of each."""
+        told = []
+        for number in self.numbers():
+            path, lost = self._path(number, "json"), f"version {number} cannot be shown or reverted to"
+            damage = keep_aside(path, partial(_decode, number), lost)
+            if damage is None and self.text(number) is None:
+                damage = keep_aside(path, _no_text, lost)
+            if damage is not None:
+                told.append(damage)
+                with suppress(OSError):
+                    move_aside(self._path(number, "toml"))
+        return told
 
     def drop_after(self, number: int) -> None:
         """Forget versions that were written but never ran."""
@@ -85,23 +102,29 @@ class VersionStore:
             return None
 
 
+def _no_text(_: Any) -> None:
+    raise ValueError("its configuration is missing or no text")
+
+
 def _decode(number: int, document: Any) -> Version:
     if not isinstance(document, dict):
         raise ValueError("not an object")
+    if document.get("number") != number:
+        raise ValueError(f"number {document.get('number')!r} where version {number} is kept")
     changes = document.get("changes")
     at, by, reason, file = (str(document.get(key, "")) for key in ("at", "by", "reason", "file"))
     return Version(number, at, by, reason, file, tuple(map(str, changes)) if isinstance(changes, list) else ())
 
 
-def adopt_text(store: VersionStore, text: str, make: Version) -> tuple[int, str | None]:
+def adopt_text(store: VersionStore, text: str, make: Version, above: int = 0) -> tuple[int, str | None]:
     """The version that a start runs: the newest if it is this text, else a new one; and what went wrong.
 
-    ``make.number`` is replaced.
+    ``make.number`` is replaced.  A new version gets a number ``above`` one that was there once.
     """
     newest = store.newest()
-    if newest and store.text(newest) == text:
+    if newest and newest >= above and store.text(newest) == text:
         return newest, None
-    number = newest + 1
+    number = max(newest, above) + 1
     try:
         store.add(Version(number, make.at, make.by, make.reason, make.file, make.changes), text)
     except OSError as error:

@@ -1,8 +1,6 @@
 """Admin state: drain, halt, online, weights and pins, kept first, then applied to shared memory.
 
-Also runs the drain deadlines.  A deadline is kept as a wall-clock time, but on a
-restart of control what is left of it is never more than its configured length, so
-that a clock that jumped can shorten or repeat a wait, never stretch it.
+Also runs the drain deadlines (``drains.py`` has their arithmetic).
 """
 
 from __future__ import annotations
@@ -10,10 +8,20 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
 from pathlib import Path
 
 from lbfast.control.catalog import Catalog, RealInfo, ServiceInfo
+from lbfast.control.drains import (
+    NOTHING_ASKED,
+    PARTS,
+    Asked,
+    overdue,
+    remaining,
+    share_after,
+    step_of,
+    terms_of,
+    with_deadline,
+)
 from lbfast.control.engine import Clock, SharedFace, StickFace, TableFace, Timer, Timers, persistence_table
 from lbfast.control.marks import AdminMark, Marks, PinMark, WeightMark
 from lbfast.control.protocol import ControlError
@@ -37,14 +45,15 @@ class AdminBook:
     def marks(self) -> Marks:
         return self.file.marks
 
-    def set_admin(self, service: ServiceInfo, real: RealInfo, admin: Admin, by: str, reason: str) -> None:
+    def set_admin(
+        self, service: ServiceInfo, real: RealInfo, admin: Admin, by: str, reason: str, asked: Asked = NOTHING_ASKED
+    ) -> None:
         """Keep and apply an operator's wish.  Repeating a drain starts its deadline again."""
         mark = None
         if admin is not Admin.ONLINE:
-            deadline_at = None
-            if admin is Admin.DRAIN and service.drain_deadline is not None:
-                deadline_at = (self.clock.wall() + timedelta(seconds=service.drain_deadline)).isoformat()
-            mark = AdminMark(str(admin), by, self.clock.now_iso(), reason, deadline_at)
+            mark = AdminMark(str(admin), by, self.clock.now_iso(), reason)
+        if mark is not None and admin is Admin.DRAIN:
+            mark = with_deadline(mark, service, asked, self.clock.wall())
         self._keep(self.marks.with_admin(real.key, mark))
         self._apply(service, real, mark, again=True)
 
@@ -120,26 +129,50 @@ class AdminBook:
             self._start(service, real, mark)
 
     def _start(self, service: ServiceInfo, real: RealInfo, mark: AdminMark) -> None:
-        if service.drain_deadline is None:
-            return  # it was taken out of the configuration since
-        delay = remaining(mark, self.clock.wall(), service.drain_deadline)
-        if self.timers is None:
-            if delay == 0:
-                expire_drain(self.shared.table, service, real)
-            return
-        self._deadlines[real.slot] = self.timers.call_later(delay, lambda: self._expire(service, real, mark))
+        terms = terms_of(service, mark)
+        if terms is None:
+            return  # it was the configuration's, and was taken out there since
+        delay = remaining(mark, self.clock.wall(), terms.length)
+        begun_ms = self.clock.now_ms() - round(1000 * overdue(mark, self.clock.wall(), terms.stagger))
+        if self.timers is not None:
+            later = self.timers.call_later
+            self._deadlines[real.slot] = later(
+                delay, lambda: self._spread(service, real, mark, self.clock.now_ms() if delay else begun_ms)
+            )
+        elif delay == 0:
+            share = share_after(self.clock.now_ms() - begun_ms, terms.stagger)
+            if share < PARTS:
+                self.shared.table.set_drain_share(real.slot, share, terms.cut)
+            else:
+                expire_drain(self.shared.table, real, terms.cut)
 
-    def _expire(self, service: ServiceInfo, real: RealInfo, mark: AdminMark) -> None:
+    def _spread(self, service: ServiceInfo, real: RealInfo, mark: AdminMark, begun_ms: int) -> None:
+        """From the deadline on: the clients in turn, the last step is the end."""
         self._deadlines.pop(real.slot, None)
-        if self.marks.admin.get(real.key) != mark:
+        terms = terms_of(service, mark)
+        if self.marks.admin.get(real.key) != mark or terms is None or self.timers is None:
             return  # the operator has decided otherwise
+        share = share_after(self.clock.now_ms() - begun_ms, terms.stagger)
+        if share >= PARTS:
+            self._expire(service, real, mark, terms.cut)
+            return
+        before = self.shared.table.real(real.slot)["drain_share"]
+        if not before:
+            what = "moved and cut" if terms.cut else "moved"
+            self._say(service, real, f"drain deadline passed: its clients are {what} over {terms.stagger:g} s")
+        self.shared.table.set_drain_share(real.slot, max(share, before, 1), terms.cut)
+        pause = step_of(terms.stagger)
+        again = self.timers.call_later(pause, lambda: self._spread(service, real, mark, begun_ms))
+        self._deadlines[real.slot] = again
+
+    def _expire(self, service: ServiceInfo, real: RealInfo, mark: AdminMark, cut: bool) -> None:
         note = ""
         try:
             self.file.replace(self.marks.with_admin(real.key, replace(mark, expired=True)))
         except OSError as error:  # the deadline is a promise: it holds on a full disk too
             note = f" (could not be kept in {self.file.path}: {error.strerror})"
-        expire_drain(self.shared.table, service, real)
-        what = "its connections are cut" if service.drain_cut else "open connections may end by themselves"
+        expire_drain(self.shared.table, real, cut)
+        what = "its connections are cut" if cut else "open connections may end by themselves"
         self._say(service, real, f"drain deadline passed: no client returns any more, {what}{note}")
 
     def _say(self, service: ServiceInfo, real: RealInfo, message: str) -> None:
@@ -171,19 +204,11 @@ def _pin(stick: StickFace, client: str, real: RealInfo, clock: Clock) -> None:
     stick.pin(client, real.slot, stick.real_tag(real.id), clock.now_ms())
 
 
-def expire_drain(table: TableFace, service: ServiceInfo, real: RealInfo) -> None:
-    """What the end of a drain deadline does."""
+def expire_drain(table: TableFace, real: RealInfo, cut: bool) -> None:
+    """What the end of a drain does."""
     table.set_drain_expired(real.slot, True)
-    if service.drain_cut:
+    if cut:
         table.cut(real.slot)
-
-
-def remaining(mark: AdminMark, now: datetime, length: float) -> float:
-    """Seconds until a kept deadline: from nothing to its configured length, whatever the clock says."""
-    if mark.deadline_at is None:
-        return length
-    left = (datetime.fromisoformat(mark.deadline_at) - now).total_seconds()
-    return min(max(0.0, left), length)
 
 
 def restore_admin(state_dir: Path, catalog: Catalog, shared: SharedFace, clock: Clock) -> str | None:
@@ -204,4 +229,8 @@ def admin_note(mark: AdminMark | None) -> str | None:
         text += f": {mark.reason}"
     if mark.expired:
         return text + " (deadline passed)"
-    return text + (f" (until {moment(mark.deadline_at)})" if mark.deadline_at else "")
+    if mark.deadline_at is None:
+        return text
+    then = ", then cut" if mark.cut else ""
+    over = f", over {mark.stagger:g} s" if mark.stagger else ""
+    return text + f" (until {moment(mark.deadline_at)}{then}{over})"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from lbfast.control.protocol import ControlError, json_type
 
-_WORDS = {str: "text", int: "a whole number", bool: "true or false"}
+_WORDS = {str: "text", int: "a whole number", bool: "true or false", list: "a list"}
 
 
 @dataclass(frozen=True)
@@ -16,13 +16,17 @@ class Arg:
     """One argument: for text ``least`` and ``most`` bound its length, for a number its value."""
 
     name: str
-    kind: type[str] | type[int] | type[bool]
+    kind: type[str] | type[int] | type[bool] | type[list[Any]]
     required: bool = True
     least: int | None = None
     most: int | None = None
 
     def optional(self) -> Arg:
         return replace(self, required=False)
+
+
+Entry = tuple[str, Callable[..., Any], tuple[Arg, ...], bool]
+"""A verb in a table: name, function, arguments, and whether it is an act."""
 
 
 def check_args(expected: Sequence[Arg], args: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
 
 from lbfast.control.protocol import ControlError
-from lbfast.model.state import DrainPolicy, Persistence, Scheduler
+from lbfast.model.state import AtLimit, DrainPolicy, Persistence, Scheduler
 
 if TYPE_CHECKING:
     from lbfast.model.appliance import Config
@@ -63,7 +63,13 @@ class ServiceInfo:
     drain_deadline: float | None  # seconds, None = a drain has no deadline
     drain_cut: bool
     reals: tuple[RealInfo, ...]
-    fallback: RealInfo | None = None
+    fallback: RealInfo | None
+    allow: tuple[str, ...]
+    deny: tuple[str, ...]
+    max_connections: int
+    at_limit: AtLimit
+    client_max_connections: int  # 0 = no limit
+    client_limit_report_only: bool
 
     @property
     def key(self) -> str:
@@ -164,6 +170,12 @@ def _service_of(service: VirtualService, layout: LayoutFace) -> ServiceInfo:
             for real in service.real_servers
         ),
         fallback=fallback,
+        allow=tuple(service.allow),
+        deny=tuple(service.deny),
+        max_connections=service.max_connections,
+        at_limit=service.at_limit,
+        client_max_connections=service.client_max_connections,
+        client_limit_report_only=service.client_limit_report_only,
     )
 
 

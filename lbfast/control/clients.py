@@ -44,6 +44,12 @@ def expires_in(entry: Entry, timeout_ms: int, now_ms: int) -> float | None:
     return round(max(0, idle_since + timeout_ms - now_ms) / 1000, 3)
 
 
+def is_expired(entry: Entry, timeout_ms: int, now_ms: int) -> bool:
+    """Whether workers take no notice of the entry any more: it stays in the table until a sweep comes by."""
+    free = not entry["holds"] and not entry["pinned"] and entry["state"] == "bound"
+    return free and now_ms - (entry["closed_ms"] or entry["since_ms"]) > timeout_ms
+
+
 def entry_report(engine: Engine, service: ServiceInfo, entry: Entry) -> Report:
     clock, catalog = engine.clock, engine.catalog
     moved = entry["previous"] >= 0
@@ -76,9 +82,12 @@ def persistence_show(engine: Engine, service: ServiceInfo, client: str | None, l
     entries = stick.entries() if client is None else _entries_in(stick, service, client)
     shown: list[Report] = []
     count = 0
-    for entry in _in_steps(entries):
+    now_ms = engine.clock.now_ms()
+    for entry in in_steps(entries):
         if entry is None:
             yield
+            continue
+        if is_expired(entry, service.timeout_ms, now_ms):
             continue
         count += 1
         if len(shown) < limit:
@@ -89,7 +98,7 @@ def persistence_show(engine: Engine, service: ServiceInfo, client: str | None, l
     return {"entries": shown, "count": count, "capacity": stick.capacity}
 
 
-def _in_steps(items: Iterable[T | None]) -> Iterator[T | None]:
+def in_steps(items: Iterable[T | None]) -> Iterator[T | None]:
     """The items, with a None after every STEP looked at; None among the items counts as looked at and is dropped."""
     for number, item in enumerate(items, 1):
         if item is not None:
@@ -111,7 +120,7 @@ def _entries_in(stick: StickFace, service: ServiceInfo, client: str) -> Iterator
 def connections(engine: Engine, service: ServiceInfo, client: str | None) -> Steps:
     """The live connections of a service, of one client or of a network."""
     found: list[Report] = []
-    for item in _in_steps(live_connections(engine, service, client)):
+    for item in in_steps(live_connections(engine, service, client)):
         if item is None:
             yield
         else:
@@ -120,21 +129,21 @@ def connections(engine: Engine, service: ServiceInfo, client: str | None) -> Ste
 
 
 def live_connections(engine: Engine, service: ServiceInfo, client: str | None) -> Iterator[tuple[int, ConnRecord]]:
-    """(worker, connection) of every live connection that matches."""
+    """(seat, connection) of every live connection that matches."""
     network = None if client is None else parse_network(client)
     exact = str(network.network_address) if network and network.prefixlen == network.max_prefixlen else None
-    for worker, slab in enumerate(engine.shared.slabs):
+    for seat, slab in enumerate(list(engine.shared.slabs)):
         for record in slab.connections(service.slot, exact):
             if network is None or exact is not None or is_inside(record["client"], network):
-                yield worker, record
+                yield seat, record
 
 
-def _connection(engine: Engine, worker: int, record: ConnRecord) -> Report:
+def _connection(engine: Engine, seat: int, record: ConnRecord) -> Report:
     clock = engine.clock
     active_ms = max(record["client_active_ms"], record["server_active_ms"], record["accepted_ms"])
     return {
-        "id": connection_id(worker, record["id"]),
-        "worker": worker,
+        "id": connection_id(record["id"]),
+        "worker": engine.shared.counters.worker(seat)["place"],
         "client": record["client"],
         "client_port": record["client_port"],
         "port": record["port"],

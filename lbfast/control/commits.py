@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 from uuid import UUID
 
+from lbfast.config.aside import keep_aside
 from lbfast.config.candidate import Candidate, pack_candidate
 from lbfast.config.commit import Plan, PlanError, ids_of, plan_commit
 from lbfast.config.errors import ConfigError
@@ -23,15 +24,23 @@ from lbfast.config.id_file import FILE_NAME, load_ids, save_ids
 from lbfast.config.ids import Key, KnownIds, assign_ids
 from lbfast.config.impact import CUT, Impact, impact
 from lbfast.config.publish import Placed, publish_new_reals, publish_reals, publish_services
-from lbfast.config.steps import ChangeWorkers, RemoveReal
+from lbfast.config.steps import LIVE_KEYS, ChangeWorkers, RemoveReal
 from lbfast.config.store import Loaded, parse
 from lbfast.config.versions import Version, VersionStore
 from lbfast.control.catalog import catalog_of
-from lbfast.control.confirm import Unconfirmed, forget_unconfirmed, load_unconfirmed, save_unconfirmed
+from lbfast.control.confirm import NAME as CONFIRM_NAME
+from lbfast.control.confirm import (
+    Unconfirmed,
+    decode_unconfirmed,
+    forget_unconfirmed,
+    load_unconfirmed,
+    save_unconfirmed,
+)
 from lbfast.control.difference import differing_lines
 from lbfast.control.engine import Engine
 from lbfast.control.facts import busy_slots, facts_of
 from lbfast.control.line import SupervisorLine
+from lbfast.control.log_targets import why_unwritable
 from lbfast.control.protocol import ControlError
 from lbfast.model.appliance import Config
 
@@ -101,6 +110,9 @@ class Commits:
         """Take up what a control process before us left: versions that never ran, a commit not yet confirmed."""
         if self.version:
             self.store.drop_after(self.version)
+        lost = "a commit that waited to be confirmed stands, and does not revert by itself any more"
+        if damage := keep_aside(self._state_dir / CONFIRM_NAME, decode_unconfirmed, lost):
+            self._engine.announce(damage)
         kept = load_unconfirmed(self._state_dir)
         if kept is None:
             return
@@ -233,17 +245,22 @@ class Commits:
         if self._lock.locked():
             raise ControlError("busy", "another commit is under way; try again")
         async with self._lock:
-            return await self._commit(wish)
+            try:
+                return await self._commit(wish)
+            except ControlError as error:
+                if error.code in ("refused", "internal"):  # the rest are mistakes that their maker is told
+                    message = f"commit by {wish.by} failed: {error.message}"
+                    self._engine.announce(message, failed="commit")
+                raise
 
     async def _commit(self, wish: Wish) -> Report:
         reverts = self.unconfirmed is not None and wish.file == f"version {self.unconfirmed.before}"
         if self.unconfirmed is not None and not reverts:
             raise ControlError("busy", f"version {self.version} waits to be confirmed: `confirm` or `revert` it first")
         planned = self._plan(wish)
-        if found := planned.plan.of(ChangeWorkers):
-            raise ControlError(
-                "refused", f"{', '.join(found[0].keys)}: cannot be changed while running; restart lbfast"
-            )
+        if fixed := [key for step in planned.plan.of(ChangeWorkers) for key in step.keys if key not in LIVE_KEYS]:
+            raise ControlError("refused", f"{', '.join(fixed)}: cannot be changed while running; restart lbfast")
+        self._check_log(planned)
         report = self._report(planned) | {"before": self.version, "confirm_until": None}
         if not planned.plan.steps and wish.text == self.store.text(self.version):
             return report
@@ -264,6 +281,13 @@ class Commits:
         old, self.running = self.running, planned.candidate
         await self._wind_up(planned, old, answer)
         return report | {"version": self.version, "confirm_until": self._until()}
+
+    def _check_log(self, planned: _Planned) -> None:
+        """A log file that this process cannot write to refuses the commit: records must not get lost by an edit."""
+        log, before = planned.candidate.config.log, self.running.config.log
+        if log.file is not None and log.file != before.file and (why := why_unwritable(log.file)):
+            problem = planned.loaded.problem(("log", "file"), f'"{log.file}"', why)
+            raise ControlError("bad_config", str(problem))
 
     async def _open(self, planned: _Planned) -> dict[int, Any]:
         memfd = pack_candidate(Candidate(planned.loaded, planned.candidate, self.version + 1))
@@ -375,6 +399,10 @@ class Commits:
         return None if self.unconfirmed is None else self.unconfirmed.deadline_at
 
 
-def commit_file(path: str) -> Wish:
-    """The wish that the file at ``path`` becomes the running configuration; OSError when it cannot be read."""
-    return Wish(Path(path).read_text(encoding="utf-8-sig"), path, "SIGHUP")
+def commit_file(path: str, fd: int | None = None) -> Wish:
+    """The wish that the file at ``path`` becomes the running configuration; OSError when it cannot be read.
+
+    ``fd``: the same file, opened by somebody with the right to; closed here.
+    """
+    with open(path if fd is None else fd, encoding="utf-8-sig") as stream:
+        return Wish(stream.read(), path, "SIGHUP")

@@ -32,23 +32,29 @@ class Unconfirmed:
 def load_unconfirmed(state_dir: Path) -> Unconfirmed | None:
     """What is kept; None when nothing is, or nothing readable."""
     try:
-        document: Any = json.loads((state_dir / NAME).read_bytes())
-        found = Unconfirmed(
-            int(document["version"]),
-            int(document["before"]),
-            str(document["by"]),
-            str(document["deadline_at"]),
-            float(document["length"]),
-        )
-        return found if datetime.fromisoformat(found.deadline_at).tzinfo is not None else None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return decode_unconfirmed(json.loads((state_dir / NAME).read_bytes()))
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
+
+
+def decode_unconfirmed(document: Any) -> Unconfirmed:
+    """What ``save_unconfirmed`` wrote; an exception for anything else."""
+    found = Unconfirmed(
+        int(document["version"]),
+        int(document["before"]),
+        str(document["by"]),
+        str(document["deadline_at"]),
+        float(document["length"]),
+    )
+    if datetime.fromisoformat(found.deadline_at).tzinfo is None or not found.length >= 0:
+        raise ValueError("no time zone, or a length below 0")
+    return found
 
 
 def save_unconfirmed(state_dir: Path, unconfirmed: Unconfirmed) -> None:
     """Keep it; OSError when it cannot be written."""
     state_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
-    write_atomically(state_dir / NAME, json.dumps(asdict(unconfirmed)).encode(), mode=0o640)
+    write_atomically(state_dir / NAME, json.dumps(asdict(unconfirmed)).encode(), mode=0o600)
 
 
 def forget_unconfirmed(state_dir: Path) -> None:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from lbfast.control.catalog import Catalog, ServiceInfo
     from lbfast.control.commits import Commits
     from lbfast.control.events import EventStream
+    from lbfast.control.face import Face
+    from lbfast.control.line import SupervisorLine
     from lbfast.control.pair import PairLine
 
 
@@ -34,6 +36,7 @@ class TableFace(Protocol):
     def set_weight(self, real: int, weight: int) -> None: ...
     def set_admin(self, real: int, admin: int) -> None: ...
     def set_drain_expired(self, real: int, expired: bool) -> None: ...
+    def set_drain_share(self, real: int, share: int, cut: bool) -> None: ...
     def cut(self, real: int) -> None: ...
 
 
@@ -109,6 +112,8 @@ class SharedFace(Protocol):
     def results(self) -> ResultsFace: ...
     @property
     def journal(self) -> JournalFace: ...
+    @property
+    def ring_wake(self) -> int: ...
 
 
 class Timer(Protocol):
@@ -156,6 +161,7 @@ class Caller:
     pid: int
     uid: int
     user: str
+    gids: frozenset[int] = frozenset()  # its group and its supplementary groups
 
 
 @dataclass(frozen=True)
@@ -180,6 +186,8 @@ class Engine:
     about: About
     pair: PairLine | None = None
     entries_changed: Callable[[], None] = lambda: None  # pins and clears are no worker's: the peer needs a resync
+    line: SupervisorLine | None = None  # None as below
+    face: Face | None = None  # None as below
     commits: Commits | None = None  # None: nothing can be changed here (tests of the reading verbs)
 
     def announce(self, message: str, event: str = "admin", **keys: Any) -> None:

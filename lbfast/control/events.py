@@ -101,8 +101,11 @@ class EventStream:
         self._others: deque[tuple[int, Record]] = deque(maxlen=KEEP)  # no flood of connections pushes these out
         self._order = count()
         self._followers: set[Follower] = set()
+        self.listeners: list[Callable[[Record], None]] = []  # told of every record that is not a connection's
+        self.watchers: list[Callable[[Event], None]] = []  # and of every connection's event that was decoded
         self.suppressed = 0  # records kept out of the log by the rate limit, ever
         self.skipped = 0  # events dropped undecoded, ever
+        self.asked: Callable[[], None] = lambda: None  # somebody wants to see events: look for new ones now
 
     def set_limit(self, limit: RateLimit) -> None:
         """Another limit from now on; what the old one kept out is told first."""
@@ -115,6 +118,7 @@ class EventStream:
 
     def newest(self, limit: int) -> list[Record]:
         """The newest kept records, oldest first; up to half of them are not of connections, however many those are."""
+        self.asked()
         if limit <= 0:
             return []
         connections = _last(self._connections, limit - min(len(self._others), limit // 2))
@@ -125,6 +129,7 @@ class EventStream:
     def follow(self) -> Follower:
         follower = Follower()
         self._followers.add(follower)
+        self.asked()
         return follower
 
     def unfollow(self, follower: Follower) -> None:
@@ -135,9 +140,13 @@ class EventStream:
         self._others.append((next(self._order), record))
         self._spread(record)
         self._log.submit(record)
+        for listener in self.listeners:
+            listener(record)
 
     def publish_connection(self, event: Event, catalog: Catalog) -> None:
         """The record of a connection: logged within the rate limit, and only made when somebody takes it."""
+        for watcher in self.watchers:
+            watcher(event)
         unmade = Unmade(event, catalog)
         is_logged = self._is_logging and self._limit.allow(self._now())
         record = unmade.make() if is_logged or self._followers else unmade
@@ -211,9 +220,10 @@ class RingDrain:
         return len(events)
 
     def _report_lost(self, now_iso: str) -> None:
+        self._lost += [0] * (len(self._rings) - len(self._lost))  # seats that came since
         for index, ring in enumerate(self._rings):
             lost = ring.lost
             new, self._lost[index] = lost - self._lost[index], lost
             if new > 0:
-                message = f"{new} events of worker {index} were lost: its event ring was full"
+                message = f"{new} events of a worker were lost: its event ring (of seat {index}) was full"
                 self._stream.publish({"at": now_iso, "event": "process", "message": message})

@@ -72,6 +72,7 @@ class Situation:
     spread: tuple[tuple[str, int], ...] = ()  # open connections by real server
     pinned_by: str | None = None
     drain_expired: bool = False
+    refusal: str | None = None  # what stands against its next connection, as a sentence
 
     @property
     def reason(self) -> Reason:
@@ -89,7 +90,7 @@ def explain(found: Situation) -> dict[str, Any]:
     why = why_sentence(found)
     left = Reason(entry["previous_reason"]) if found.previous else None
     lines = [_where(found), why, *_pin(found), _held(found), *_before(found, left), *_server(found)]
-    lines.append(f"{_if(found)} {_would(entry['pinned'])} {forecast.words}.")
+    lines.append(found.refusal or f"{_if(found)} {_would(entry['pinned'])} {forecast.words}.")
     return {
         "client": found.client,
         "service": found.service,
@@ -103,6 +104,7 @@ def explain(found: Situation) -> dict[str, Any]:
         "previous": found.previous,
         "previous_reason": None if left is None else str(left),
         "if_down": forecast.label,
+        "refusal": found.refusal,
         "lines": lines,
     }
 
@@ -134,7 +136,7 @@ def _explain_absent(found: Situation) -> dict[str, Any]:
     if found.spread:
         held = ", ".join(f"{count} to {label}" for label, count in found.spread)
         lines.append(f"It has {_count(found.connections, 'open connection')}: {held}.")
-    lines.append(f"Its next connection would go {next_.words}.")
+    lines.append(found.refusal or f"Its next connection would go {next_.words}.")
     return {
         "client": found.client,
         "service": found.service,
@@ -148,6 +150,7 @@ def _explain_absent(found: Situation) -> dict[str, Any]:
         "previous": None,
         "previous_reason": None,
         "if_down": None,
+        "refusal": found.refusal,
         "lines": lines,
     }
 
@@ -189,25 +192,50 @@ def _before(found: Situation, left: Reason | None) -> list[str]:
 
 def _server(found: Situation) -> list[str]:
     """What there is to know of the client's server when it is not simply up."""
-    real = next((real for real in found.reals if real.label == found.real), None)
-    if real is None or real.state is Effective.UP:
+    real = _own(found)
+    if real is None:
         return []
+    if real.state is Effective.UP:
+        full = f"{real.label} is at its max_connections ({real.max_connections})"
+        return [f"{full}: the client's next connection goes elsewhere."] if real.is_full else []
     note = f" ({real.note})" if real.note else ""
     if real.state is Effective.DRAIN:
-        policy = "the drain deadline has passed, its next connection goes elsewhere"
-        return [f"{real.label} drains{note}: {policy if found.drain_expired else _DRAIN[found.drain_policy]}."]
+        return [f"{real.label} drains{note}: {_drain_words(found)}."]
     if real.state is Effective.HALT:
         return [f"{real.label} is halted{note}: the client's next connection goes elsewhere."]
     word = "has no health verdict yet" if real.state is Effective.CHECKING else "is down"
     return [f"{real.label} {word}{note}: the client's next connection goes elsewhere."]
 
 
+def _drain_words(found: Situation) -> str:
+    if found.entry is not None and found.entry["pinned"]:
+        return "it is pinned, so it may return there"
+    if found.drain_expired:
+        return "the drain deadline has passed, its next connection goes elsewhere"
+    return _DRAIN[found.drain_policy]
+
+
 def _if(found: Situation) -> str:
     """The condition of the forecast: none is left where the client cannot stay anyway."""
-    state = next((real.state for real in found.reals if real.label == found.real), None)
-    if state in (Effective.UP, Effective.DRAIN):
-        return f"If {found.real} went down now,"
-    return "With its next connection"
+    return f"If {found.real} went down now," if _may_return(found) else "With its next connection"
+
+
+def _may_return(found: Situation) -> bool:
+    """Whether its own server would take the client's next connection (the workers ask the same in ``_pick.pyx``)."""
+    real = _own(found)
+    if real is None or real.is_full:
+        return False
+    if real.state is not Effective.DRAIN:
+        return real.state is Effective.UP
+    if found.entry is not None and found.entry["pinned"]:
+        return True
+    if found.drain_expired or found.drain_policy is DrainPolicy.NEW_CHOICE:
+        return False
+    return found.drain_policy is DrainPolicy.UNTIL_EXPIRY or found.connections > 0
+
+
+def _own(found: Situation) -> Candidate | None:
+    return next((real for real in found.reals if real.label == found.real), None)
 
 
 def _would(pinned: bool) -> str:

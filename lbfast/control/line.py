@@ -25,6 +25,8 @@ class SupervisorLine:
         self._attach = attach
         self._answer: asyncio.Future[Mapping[str, Any]] | None = None
         self._sticks: dict[int, Any] = {}
+        self._done: dict[int, asyncio.Future[Mapping[str, Any]]] = {}  # requests that are not commits, by number
+        self._number = 0
         self.is_gone = False
 
     async def open(self, memfd: int) -> dict[int, Any]:
@@ -51,6 +53,25 @@ class SupervisorLine:
         """Have the ha process started; nothing happens when it runs."""
         self._channel.send({"do": "start_ha"})
 
+    async def request(self, message: Mapping[str, object], timeout: float) -> Mapping[str, Any]:
+        """Something that is no commit: ``failure`` is empty when it was done, else why not; perhaps a ``result``."""
+        if self.is_gone:
+            raise _gone()
+        self._number += 1
+        number = self._number
+        done = self._done[number] = asyncio.get_running_loop().create_future()
+        try:
+            self._channel.send({**message, "number": number})
+            async with asyncio.timeout(timeout):
+                answer: Mapping[str, Any] = await done
+                return answer
+        except TimeoutError:
+            raise ControlError("internal", f"the supervisor did not answer within {timeout:g} s") from None
+        except OSError as error:
+            raise _gone() from error
+        finally:
+            self._done.pop(number, None)
+
     def cancel(self, published: bool) -> None:
         """Put back what ``open`` got."""
         try:
@@ -61,6 +82,11 @@ class SupervisorLine:
     def hear(self, message: Mapping[str, Any], fds: Sequence[int]) -> bool:
         """Whether this was an answer; the descriptors are ours then."""
         event = message.get("event")
+        if event == "done":
+            done = self._done.get(message.get("number", 0))
+            if done is not None and not done.done():
+                done.set_result(message)
+            return True
         if event not in ("opened", "refused", "probed", "activated"):
             return False
         for slot, fd in zip(message.get("sticks", ()), fds, strict=False):
@@ -75,8 +101,9 @@ class SupervisorLine:
     def lost(self) -> None:
         """The supervisor is gone."""
         self.is_gone = True
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(_gone())
+        for answer in (self._answer, *self._done.values()):
+            if answer is not None and not answer.done():
+                answer.set_exception(_gone())
 
     async def _ask(self, message: Mapping[str, object], fds: Sequence[int], timeout: float) -> Mapping[str, Any]:
         answer = self._send(message, fds)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from lbfast.control.log import LogTarget
+from lbfast.control.peer import user_name
 from lbfast.control.records import Record
 
 JOURNAL_SOCKET: Final = "/run/systemd/journal/socket"
@@ -79,13 +80,27 @@ class FileTarget:
     def _follow_rename(self) -> None:
         if self._fd < 0:
             return
+        ours = os.fstat(self._fd)
         try:
-            there, ours = os.stat(self.name), os.fstat(self._fd)
+            there = os.stat(self.name)
         except FileNotFoundError:
-            self.close()
+            self._replace_moved(is_kept=ours.st_nlink > 0)
             return
         if (there.st_dev, there.st_ino) != (ours.st_dev, ours.st_ino):
             self.close()
+
+    def _replace_moved(self, is_kept: bool) -> None:
+        """Make the file anew.  Where that is not allowed logrotate does it in a moment: go on with the moved one."""
+        moved, self._fd = self._fd, -1
+        try:
+            self.reopen()
+        except PermissionError:
+            self._fd = moved
+            if not is_kept:  # it was removed: what is written there is lost
+                raise
+        else:
+            os.close(moved)
+            self._torn = False
 
     def reopen(self) -> None:
         self.close()
@@ -197,6 +212,17 @@ class SyslogTarget(_Datagrams):
         kind = str(record.get("event", "-"))
         head = f"<{priority}>1 {record.get('at', '-')} {self._host} {IDENTIFIER} {os.getpid()} {kind} - "
         return (head.encode("ascii", errors="replace") + b"\xef\xbb\xbf" + line)[:MAX_DATAGRAM]
+
+
+def why_unwritable(file: str) -> str | None:
+    """What would be right, when this process may not append to the file, or make it."""
+    directory = os.path.dirname(file)
+    who = user_name(os.geteuid())
+    if os.path.exists(file):
+        is_fit = os.access(file, os.W_OK, effective_ids=True)
+        return None if is_fit else f"a file that {who} may write to"
+    is_fit = os.path.isdir(directory) and os.access(directory, os.W_OK | os.X_OK, effective_ids=True)
+    return None if is_fit else f"a file that {who} may write to, or a directory where it may make one"
 
 
 def open_target(target: str, file: str | None = None) -> LogTarget:

@@ -14,6 +14,7 @@ from typing import Any, Final
 from lbfast.model.state import Admin
 
 VERSION: Final = 1
+LONGEST_DEADLINE: Final = 2_073_600  # 24 days, as in the configuration
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,9 @@ class AdminMark:
     reason: str = ""
     deadline_at: str | None = None
     expired: bool = False  # the drain deadline has passed
+    length: float | None = None  # seconds, of a deadline of this drain's own; None = the service's
+    cut: bool = False  # at the deadline what is left is cut, whatever the service says
+    stagger: float = 0.0  # seconds, from the deadline on, over which clients are moved (and cut)
 
     @property
     def admin(self) -> Admin:
@@ -133,7 +137,17 @@ def _admin(value: Any, where: str) -> AdminMark:
         reason=_text(mark, "reason", where),
         deadline_at=deadline_at,
         expired=mark.get("expired") is True,
+        length=None if mark.get("length") is None else _seconds(mark, "length", where),
+        cut=mark.get("cut") is True,
+        stagger=_seconds(mark, "stagger", where) if "stagger" in mark else 0.0,
     )
+
+
+def _seconds(value: dict[str, Any], key: str, where: str) -> float:
+    seconds: Any = value.get(key)
+    if type(seconds) not in (int, float) or not 0 <= seconds <= LONGEST_DEADLINE:  # NaN is not between
+        raise ValueError(f"{where}: {key} {seconds!r} is not 0 to {LONGEST_DEADLINE} seconds")
+    return float(seconds)
 
 
 def _weight(value: Any, where: str) -> WeightMark:

@@ -11,22 +11,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from lbfast import __version__
+from lbfast._conn import Slab
+from lbfast._ring import Ring
 from lbfast._stick import StickTable
 from lbfast.config.publish import Placed
 from lbfast.control import protocol
+from lbfast.control.access import Access
 from lbfast.control.admin import AdminBook
 from lbfast.control.catalog import Catalog, catalog_of
 from lbfast.control.client_limits import ClientLimits, reported_limits
 from lbfast.control.commits import Commits, commit_file
 from lbfast.control.engine import About, Engine, SharedFace, local_clock
 from lbfast.control.events import EventStream, RingDrain
+from lbfast.control.face import make_face
+from lbfast.control.kept_log import KeptLog, Tee
 from lbfast.control.line import SupervisorLine
 from lbfast.control.log import LogWriter
 from lbfast.control.log_targets import open_target
+from lbfast.control.pace import Pace
 from lbfast.control.pair import PairLine
 from lbfast.control.protocol import ControlError
 from lbfast.control.rate_limit import RateLimit
 from lbfast.control.server import ControlServer
+from lbfast.control.socket_file import SocketFile
 from lbfast.control.statefile import NAME, MarksFile
 from lbfast.control.sweep import sweep_once
 
@@ -34,7 +41,6 @@ if TYPE_CHECKING:
     from lbfast.config.layout import Layout
     from lbfast.model.appliance import Config
 
-DRAIN_S: Final = 0.2
 SWEEP_S: Final = 1.0
 EXIT_OK: Final = 0
 EXIT_USAGE: Final = 2
@@ -55,14 +61,30 @@ def run_control(
     shared: SharedFace,
     channel: ChannelFace,
     version: int = 0,
+    access: Access | None = None,
+    confine: Callable[[], None] | None = None,
+    *,
+    beside: bool = False,
 ) -> int:
     """The whole life of the control process; its exit status.
 
+    ``beside``: a predecessor still runs.  Its socket's name is taken over at once; rings are drained and
+    tables swept only from ``{"do": "begin"}`` on.
+
     Called in the forked child.  Ends on ``{"do": "stop"}`` or SIGTERM; goes on
-    serving when the supervisor is gone.
+    serving when the supervisor is gone.  ``confine`` gives up this process's rights, once it has its socket;
+    ``access`` says who may use that, by default this process's user and root.
     """
     try:
-        return asyncio.run(ControlProcess(config_path, config, layout, shared, channel, version).run())
+        access = access or Access(frozenset({os.geteuid()}))
+        gid = access.group.gid if access.group else -1
+        file = SocketFile(protocol.socket_path(), access.mode, gid, access.owner)
+        file.open(take_over=beside)
+        if confine is not None:
+            confine()
+        server = (file, access)
+        process = ControlProcess(config_path, config, layout, shared, channel, version, server, beside)
+        return asyncio.run(process.run())
     except (OSError, ValueError) as error:
         print(f"lbfast control: cannot start: {error}", file=sys.stderr, flush=True)
         return EXIT_USAGE
@@ -78,8 +100,12 @@ class ControlProcess:
         layout: Layout,
         shared: SharedFace,
         channel: ChannelFace,
-        version: int = 0,
+        version: int,
+        server: tuple[SocketFile, Access],
+        beside: bool = False,
     ) -> None:
+        self._file, self._access = server
+        self._beside = beside
         self._channel = channel
         self._shared = shared
         self._config = config
@@ -94,8 +120,9 @@ class ControlProcess:
         loop = asyncio.get_running_loop()
         stopping = asyncio.Event()
         settings = self._config.log
+        self._kept_log = KeptLog(protocol.state_dir())
         log = LogWriter(
-            open_target(settings.target, settings.file),
+            Tee(open_target(settings.target, settings.file), self._kept_log),
             lambda message: _from_thread(loop, lambda: self._engine.announce(message, "process")),
         )
         try:
@@ -127,33 +154,53 @@ class ControlProcess:
         self._engine.commits = self._commits
         self._engine.entries_changed = self._shared.journal.mark_desync
         self._engine.pair = PairLine(protocol.runtime_dir(), protocol.state_dir(), self._line.start_ha)
+        self._engine.line = self._line
+        self._face = make_face(self._engine, self._commits, self._config, protocol.state_dir(), self._kept_log)
 
     async def _serve(self, loop: asyncio.AbstractEventLoop, stopping: asyncio.Event, log: LogWriter) -> None:
-        server = ControlServer(self._engine, protocol.socket_path())
+        server = ControlServer(self._engine, self._file, self._access)
         await server.start()
+        self._begun = asyncio.Event()
+        if not self._beside:
+            self._begun.set()
         drain = RingDrain(self._shared.rings, lambda: self._engine.catalog, self._engine.events)
         self._limits = limits = ClientLimits(self._engine, reported_limits(self._config))
         loop.add_signal_handler(signal.SIGTERM, stopping.set)
         loop.add_signal_handler(signal.SIGHUP, log.reopen)
         loop.add_reader(self._channel.fileno(), self._hear, loop, stopping)
+        events = self._engine.events
+        pace = Pace(lambda: drain.turn(self._clock.now_iso()), lambda: events.followers > 0, self._report_bug)
         tasks = [
-            asyncio.create_task(_every(DRAIN_S, lambda: drain.turn(self._clock.now_iso()), self._report_bug)),
-            asyncio.create_task(_every(SWEEP_S, lambda: sweep_once(self._engine), self._report_bug)),
-            asyncio.create_task(_every(SWEEP_S, limits.turn, self._report_bug)),
+            asyncio.create_task(self._look_into_rings(pace)),
+            asyncio.create_task(self._every(SWEEP_S, [lambda: sweep_once(self._engine), limits.turn])),
         ]
         try:
             self._commits.start()
+            self._face.start()
             self._tell_ready()
             await stopping.wait()
         finally:
+            pace.stop()
             tasks += self._tasks
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await self._face.stop()
             await self._commits.stop()
             await server.stop()
             self._engine.book.close()
-            drain.turn(self._clock.now_iso())  # the last records of the workers
+            if self._begun.is_set():
+                drain.turn(self._clock.now_iso())  # the last records of the workers
+
+    async def _every(self, seconds: float, works: Sequence[Callable[[], object]]) -> None:
+        await self._begun.wait()
+        await _every(seconds, works, self._report_bug)
+
+    async def _look_into_rings(self, pace: Pace) -> None:
+        """Not before it is our turn: a ring has one reader."""
+        await self._begun.wait()
+        self._engine.events.asked = pace.hurry
+        pace.start(self._shared.ring_wake)
 
     def _tell_ready(self) -> None:
         try:
@@ -178,19 +225,31 @@ class ControlProcess:
         message, fds = received
         if self._line.hear(message, fds):
             return
-        if message.get("do") == "stop":
+        if message.get("event") == "seat":
+            self._meet(fds)
+        elif message.get("do") == "stop":
             stopping.set()
+        elif message.get("do") == "begin":
+            self._begun.set()
         elif message.get("do") == "commit":
             self._tasks = [task for task in self._tasks if not task.done()]
-            self._tasks.append(loop.create_task(self._commit_file()))
+            self._tasks.append(loop.create_task(self._commit_file(*fds)))
         elif message.get("event") in ("health", "process"):
             record = forwarded_record(message, self._engine.catalog, self._clock.now_iso())
             self._engine.events.publish(record)
 
-    async def _commit_file(self) -> None:
-        """SIGHUP of the supervisor: the file that was given at start."""
+    def _meet(self, fds: Sequence[int]) -> None:
+        """A seat for one more worker: its connections and its events."""
+        shared: Any = self._shared
+        shared.slabs.append(Slab.attach(fds[0]))
+        shared.rings.append(Ring.attach(fds[1]))
+        for fd in fds:
+            os.close(fd)  # attach has its own
+
+    async def _commit_file(self, fd: int | None = None) -> None:
+        """SIGHUP of the supervisor: the file that was given at start, opened by it."""
         try:
-            report = await self._commits.commit(commit_file(self._about.config))
+            report = await self._commits.commit(commit_file(self._about.config, fd))
         except (ControlError, OSError, ValueError) as error:
             text = f"SIGHUP: {self._about.config} was not committed: {error}"
             self._engine.announce(text)
@@ -203,10 +262,11 @@ class ControlProcess:
         """A commit stands: what follows the configuration beside the catalog."""
         before, self._config = self._config, config
         self._limits.replace(reported_limits(config))
+        self._face.replace(config)
         log = config.log
         if (log.target, log.file) != (before.log.target, before.log.file):
             try:
-                self._log.switch(open_target(log.target, log.file))
+                self._log.switch(Tee(open_target(log.target, log.file), self._kept_log))
             except (OSError, ValueError) as error:
                 self._engine.announce(f"the log stays where it is: {error}", "process")
         if (log.rate_limit, log.rate_interval) != (before.log.rate_limit, before.log.rate_interval):
@@ -228,17 +288,18 @@ def forwarded_record(message: Mapping[str, Any], catalog: Catalog, at: str) -> d
     return record
 
 
-async def _every(seconds: float, work: Callable[[], object], failed: Callable[[Exception], None]) -> None:
-    """Do the work again and again.  A failure is told once per kind in a row and ends nothing."""
-    told = ""
+async def _every(seconds: float, works: Sequence[Callable[[], object]], failed: Callable[[Exception], None]) -> None:
+    """Do the works again and again.  A failure is told once per kind in a row and ends nothing."""
+    told = [""] * len(works)
     while True:
-        try:
-            work()
-            told = ""
-        except Exception as error:
-            if repr(error) != told:
-                told = repr(error)
-                failed(error)
+        for place, work in enumerate(works):
+            try:
+                work()
+                told[place] = ""
+            except Exception as error:
+                if repr(error) != told[place]:
+                    told[place] = repr(error)
+                    failed(error)
         await asyncio.sleep(seconds)
 
 

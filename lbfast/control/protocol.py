@@ -19,6 +19,7 @@ from lbfast.config.paths import state_dir as state_dir
 MAX_REQUEST: Final = 1 << 20  # bytes of one request line
 MAX_PATH: Final = 107  # sun_path has 108 bytes, one of them the closing zero
 SOCKET_NAME: Final = "control.sock"
+LONGEST_NAME: Final = 120  # of the person for whom a program asks
 
 ERROR_CODES: Final = frozenset(
     {
@@ -32,6 +33,7 @@ ERROR_CODES: Final = frozenset(
         "bad_request",
         "bad_config",
         "conflict",
+        "forbidden",
         "refused",
         "no_such_version",
         "nothing_pending",
@@ -55,6 +57,7 @@ class Request:
 
     verb: str
     args: dict[str, Any]
+    by: str = ""  # the person for whom a process of lbfast's own asks
 
 
 def socket_path() -> Path:
@@ -78,8 +81,8 @@ def encode(value: object) -> bytes:
     return json.dumps(value, separators=(",", ":"), allow_nan=False).encode("ascii") + b"\n"
 
 
-def encode_request(verb: str, args: dict[str, Any]) -> bytes:
-    line = encode({"verb": verb, "args": args})
+def encode_request(verb: str, args: dict[str, Any], by: str = "") -> bytes:
+    line = encode({"verb": verb, "args": args} | ({"by": by} if by else {}))
     if len(line) > MAX_REQUEST:
         raise ControlError("bad_request", f"the request has {len(line)} bytes, at most {MAX_REQUEST} are allowed")
     return line
@@ -109,16 +112,19 @@ def decode_request(line: bytes) -> Request:
         raise ControlError("bad_request", f"the request is not JSON: {error}") from None
     if not isinstance(value, dict):
         raise ControlError("bad_request", f"a request is a JSON object, found {json_type(value)}")
-    unknown = sorted(set(value) - {"verb", "args"})
+    unknown = sorted(set(value) - {"verb", "args", "by"})
     if unknown:
-        raise ControlError("bad_request", f"a request has the keys verb and args, found also {unknown[0]!r}")
+        raise ControlError("bad_request", f"a request has the keys verb, args and by, found also {unknown[0]!r}")
     verb = value.get("verb")
     if not isinstance(verb, str):
         raise ControlError("bad_request", "a request needs a verb, and it must be text")
     args = value.get("args", {})
     if not isinstance(args, dict):
         raise ControlError("bad_request", f"args must be a JSON object, found {json_type(args)}")
-    return Request(verb, args)
+    by = value.get("by", "")
+    if not isinstance(by, str) or len(by) > LONGEST_NAME or not by.isprintable():
+        raise ControlError("bad_request", f"by must be a name of at most {LONGEST_NAME} printable characters")
+    return Request(verb, args, by)
 
 
 def decode_answer(line: bytes) -> Any:
@@ -128,7 +134,7 @@ def decode_answer(line: bytes) -> Any:
         if value["ok"] is True:
             return value["result"]
         code, message = str(value["error"]["code"]), str(value["error"]["message"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ControlError("internal", f"the answer is not of this protocol: {line[:80]!r} ({error})") from None
     raise ControlError(code, message)
 

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 Record = dict[str, Any]
 
 
-def connection_id(worker: int, number: int) -> str:
-    """The same text in ``connections``, in ``events`` and in the log."""
-    return f"{worker}-{number}"
+def connection_id(number: int) -> str:
+    """The same text in ``connections``, in ``events`` and in the log, whichever worker has it by now."""
+    return f"{number >> 40}-{number & 0xFF_FFFF_FFFF}"
 
 
 def connection_record(event: Event, catalog: Catalog) -> Record:
@@ -26,7 +26,7 @@ def connection_record(event: Event, catalog: Catalog) -> Record:
     record: Record = {
         "at": datetime.fromtimestamp(event["at"]).astimezone().isoformat(timespec="milliseconds"),
         "event": str(kind),
-        "id": connection_id(event["worker"], event["id"]),
+        "id": connection_id(event["id"]),
         "service": catalog.service_label(event["service"]),
         "client": event["client"],
         "client_port": event["client_port"],

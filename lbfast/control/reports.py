@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import datetime
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 from lbfast.control.admin import admin_note
+from lbfast.control.backlog import Queue, read_overflows, read_queues
 from lbfast.control.catalog import RealInfo, ServiceInfo
 from lbfast.control.engine import Engine, persistence_table
+from lbfast.model.ranges import parse_ranges
 from lbfast.model.state import Admin, Effective, Health, effective_state
 
 if TYPE_CHECKING:
@@ -135,11 +138,12 @@ def _iso_of_unix(seconds: float, precision: str) -> str | None:
 
 def statistics(engine: Engine) -> Report:
     """The counters of workers, services and real servers; all of them only grow unless they count what is open."""
-    counters = engine.shared.counters
+    queues, overflows = _queues()
     return {
         "at": engine.clock.now_iso(),
-        "workers": [_worker(engine, index) for index in range(counters.workers)],
-        "virtual_services": [_service_counters(engine, service) for service in engine.catalog.services],
+        "workers": _workers(engine),
+        "virtual_services": [_service_counters(engine, service, queues) for service in engine.catalog.services],
+        "system": overflows,
         "events": {
             "lost": sum(ring.lost for ring in engine.shared.rings),
             "skipped": engine.events.skipped,
@@ -148,20 +152,69 @@ def statistics(engine: Engine) -> Report:
     }
 
 
-def _worker(engine: Engine, index: int) -> Report:
-    counters = dict(engine.shared.counters.worker(index))
-    progress_ms = int(str(counters.pop("progress_ms")))
+def _workers(engine: Engine) -> list[Report]:
+    """One for each worker that runs: its seats, and those it or its predecessors had, added up."""
+    seats = engine.shared.counters
+    pages = [dict(seats.worker(seat)) for seat in range(seats.workers)]
+    living = sorted({int(str(page["place"])) for page in pages if page["taken"]})
+    return [_worker(engine, place, [page for page in pages if page["place"] == place]) for place in living]
+
+
+def _worker(engine: Engine, place: int, pages: list[dict[str, Any]]) -> Report:
+    newest = max(pages, key=lambda page: (page["taken"], int(page["progress_ms"])))
+    counters = {
+        name: sum(page[name] for page in pages)
+        for name in newest
+        if name not in ("place", "taken", "pid", "progress_ms")
+    }
+    progress_ms = int(newest["progress_ms"])
     silent_ms = max(0, engine.clock.now_ms() - progress_ms) if progress_ms else None
-    return {"index": index, **counters, "silent_ms": silent_ms}
+    return {"index": place, "pid": newest["pid"], **counters, "silent_ms": silent_ms}
 
 
-def _service_counters(engine: Engine, service: ServiceInfo) -> Report:
+def _by_worker(engine: Engine, slot: int) -> list[int]:
+    seats = engine.shared.counters
+    counts: dict[int, int] = {}
+    for seat, count in enumerate(seats.service_by_worker(slot)):
+        page = seats.worker(seat)
+        if page["taken"]:
+            counts[page["place"]] = counts.get(page["place"], 0) + count
+    return [counts[place] for place in sorted(counts)]
+
+
+def _queues() -> tuple[Mapping[tuple[str, int], Queue] | None, Report | None]:
+    """What waits to be accepted on this machine; None where the kernel does not tell."""
+    try:
+        return read_queues(), dict(read_overflows())
+    except OSError:
+        return None, None
+
+
+def _backlog(service: ServiceInfo, queues: Mapping[tuple[str, int], Queue] | None) -> Report | None:
+    """The queues of all ports of a service."""
+    if queues is None:
+        return None
+    address, ports = str(ip_address(service.address)), parse_ranges(service.ports, 1, 65_535)
+    found = [
+        queue
+        for (at, port), queue in queues.items()
+        if at == address and any(it.first <= port <= it.last for it in ports)
+    ]
+    return {
+        "queued": sum(queue.queued for queue in found),
+        "fullest": max((queue.fullest for queue in found), default=0),
+        "limit": min((queue.limit for queue in found), default=0),
+    }
+
+
+def _service_counters(engine: Engine, service: ServiceInfo, queues: Mapping[tuple[str, int], Queue] | None) -> Report:
     shared = engine.shared
     return {
         "label": service.label,
         "connections": shared.table.service(service.slot)["connections"],
         **shared.counters.service(service.slot),
-        "connections_by_worker": shared.counters.service_by_worker(service.slot),
+        "connections_by_worker": _by_worker(engine, service.slot),
+        "backlog": _backlog(service, queues),
         "real_servers": [{"label": real.label, **shared.counters.real(real.slot)} for real in service.all_reals()],
     }
 
@@ -173,5 +226,5 @@ def version(engine: Engine) -> Report:
         "pid": about.pid,
         "started": about.started,
         "config": about.config,
-        "workers": engine.shared.counters.workers,
+        "workers": len(_workers(engine)),
     }

@@ -7,10 +7,10 @@ import sys
 import traceback
 from collections.abc import Coroutine
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Final
 
 from lbfast.control import protocol
+from lbfast.control.access import Access, Right
 from lbfast.control.engine import Caller, Engine
 from lbfast.control.events import Follower
 from lbfast.control.peer import caller_of
@@ -19,6 +19,7 @@ from lbfast.control.socket_file import SocketFile
 from lbfast.control.verbs import VERBS, Verb, find_verb
 
 MOST_CLIENTS: Final = 256
+MOST_LOOKERS: Final = 128  # of them: those that may only look leave room for those that may change
 IDLE_S: Final = 60.0  # a client that asks nothing for so long is let go
 WRITE_S: Final = 30.0  # a client that does not read its answer either; a follower may be as slow as it likes
 
@@ -26,9 +27,11 @@ WRITE_S: Final = 30.0  # a client that does not read its answer either; a follow
 class ControlServer:
     """Answers on one unix socket."""
 
-    def __init__(self, engine: Engine, path: Path) -> None:
+    def __init__(self, engine: Engine, file: SocketFile, access: Access) -> None:
         self._engine = engine
-        self._file = SocketFile(path)
+        self._file = file
+        self._access = access
+        self._lookers = 0
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -56,15 +59,32 @@ class ControlServer:
                 message = f"{MOST_CLIENTS} clients are connected to the control socket; try again later"
                 await _send(writer, protocol.encode_error("busy", message))
             else:
-                await self._answer_all(reader, writer)
+                await self._answer_peer(reader, writer)
         except (OSError, TimeoutError, asyncio.CancelledError):
             pass  # the client is gone or too slow, or we stop: nobody is left to be told
         finally:
             self._tasks.discard(task)
             writer.transport.abort() if writer.is_closing() else writer.close()
 
-    async def _answer_all(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _answer_peer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """A stranger is told so at once and let go: it must not take the place of those who may."""
         caller = caller_of(writer.get_extra_info("socket"))
+        right = self._access.right_of(caller)
+        if right is Right.NOTHING:
+            await _send(writer, protocol.encode_error("forbidden", self._access.refusal(caller)))
+            return
+        is_looker = right is Right.LOOK
+        if is_looker and self._lookers >= MOST_LOOKERS:
+            message = f"{MOST_LOOKERS} clients that may only look are connected to the control socket; try again later"
+            await _send(writer, protocol.encode_error("busy", message))
+            return
+        self._lookers += is_looker
+        try:
+            await self._answer_all(caller, reader, writer)
+        finally:
+            self._lookers -= is_looker
+
+    async def _answer_all(self, caller: Caller, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
             try:
                 async with asyncio.timeout(IDLE_S):
@@ -84,6 +104,8 @@ class ControlServer:
         try:
             request = protocol.decode_request(line)
             verb = find_verb(request.verb)
+            self._access.check(caller, verb.needed, request.verb)
+            caller = self._access.for_whom(caller, request.by)
             if verb is VERBS["events"] and request.args.get("follow") is True:
                 await self._follow(verb, request.args, caller, reader, writer)
                 return

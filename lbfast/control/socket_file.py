@@ -16,7 +16,6 @@ from typing import Final
 
 from lbfast.control import protocol
 
-MODE: Final = 0o660
 BACKLOG: Final = 128
 ASK_S: Final = 2.0
 
@@ -24,22 +23,34 @@ ASK_S: Final = 2.0
 class SocketFile:
     """A listening unix socket and its name."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, mode: int = 0o660, gid: int = -1, uid: int = -1) -> None:
+        """``uid``, ``gid``: owner and group of the file, -1 = those of this process."""
         self.path = path
+        self._mode = mode
+        self._gid = gid
+        self._uid = uid
+        self._sock: socket.socket | None = None
         self._inode: tuple[int, int] | None = None
 
-    def open(self) -> socket.socket:
-        """The listening, non-blocking socket.  ValueError when the name is too long or taken by a living one."""
+    def open(self, *, take_over: bool = False) -> socket.socket:
+        """The listening, non-blocking socket, made at the first call.
+
+        ValueError when the name is too long or taken by a living one.
+        ``take_over``: take the name from whoever has it; who is connected there stays so.
+        """
+        if self._sock is not None:
+            return self._sock
         path = protocol.check_path(self.path)
         self.path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         directory = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(directory, fcntl.LOCK_EX)  # two that start at once look and rename one after the other
-            if is_answered(path):
+            if not take_over and is_answered(path):
                 raise ValueError(
                     f"{path}: another lbfast answers there; stop it, or set LBFAST_RUNTIME_DIR to another directory"
                 )
-            return self._make(path)
+            self._sock = self._make(path)
+            return self._sock
         finally:
             os.close(directory)
 
@@ -50,7 +61,7 @@ class SocketFile:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
             sock.bind(temporary)
-            os.chmod(temporary, MODE)
+            self._set_rights(temporary)
             sock.listen(BACKLOG)
             os.replace(temporary, path)
         except BaseException:
@@ -61,6 +72,12 @@ class SocketFile:
         found = os.stat(path)
         self._inode = (found.st_dev, found.st_ino)
         return sock
+
+    def _set_rights(self, path: str) -> None:
+        if self._gid >= 0 or self._uid >= 0:
+            with suppress(PermissionError):  # an ordinary user can only give it to a group that it is in
+                os.chown(path, self._uid, self._gid)
+        os.chmod(path, self._mode)
 
     def remove(self) -> None:
         """Remove the name if it is still ours: a successor may have taken it."""

@@ -8,7 +8,19 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
-from lbfast.control import clients, commit_verbs, pair_verbs, replica_verbs, reports
+from lbfast._table import part_of
+from lbfast.control import (
+    clients,
+    commit_verbs,
+    draft_verbs,
+    drain_verbs,
+    face_verbs,
+    pair_verbs,
+    process_verbs,
+    replica_verbs,
+    reports,
+)
+from lbfast.control.access import Right
 from lbfast.control.addresses import Network, covering, is_inside, key_of, mask_of, parse_address, parse_network
 from lbfast.control.admin import admin_note
 from lbfast.control.arguments import Arg, check_args
@@ -16,8 +28,9 @@ from lbfast.control.catalog import RealInfo, ServiceInfo
 from lbfast.control.clients import Steps, entry_report, stick_of
 from lbfast.control.engine import Caller, Engine, persistence_table
 from lbfast.control.explain import Situation, explain
-from lbfast.control.marks import PinMark
+from lbfast.control.marks import LONGEST_DEADLINE, PinMark
 from lbfast.control.protocol import ControlError
+from lbfast.control.refusal import refusal
 from lbfast.control.times import moment
 from lbfast.control.where_to import Candidate
 from lbfast.model.state import Admin
@@ -28,6 +41,7 @@ Later = Coroutine[Any, Any, Result]
 SHOW_LIMIT: Final = 1_000
 MOST_ENTRIES: Final = 100_000
 EVENTS_LIMIT: Final = 100
+LONGEST_STAGGER: Final = 86_400
 
 
 def overview(engine: Engine) -> Result:
@@ -45,10 +59,6 @@ def version(engine: Engine) -> Result:
 def health(engine: Engine, service: str, real: str) -> Result:
     vs = engine.catalog.service(service)
     return reports.health(engine, vs, vs.real(real))
-
-
-def drain(engine: Engine, caller: Caller, service: str, real: str, reason: str = "") -> Result:
-    return _set_admin(engine, caller, service, real, Admin.DRAIN, reason)
 
 
 def halt(engine: Engine, caller: Caller, service: str, real: str, reason: str = "") -> Result:
@@ -134,11 +144,14 @@ def explain_client(engine: Engine, service: str, client: str) -> Result:
     key = key_of(vs, address)
     stick = persistence_table(engine.shared, vs)
     entry = None if stick is None else stick.get(key)
+    if entry is not None and clients.is_expired(entry, vs.timeout_ms, engine.clock.now_ms()):
+        entry = None
     counts = {} if stick is None else stick.counts()
     spread: Counter[str] = Counter()
     if entry is None:
         for _, record in clients.live_connections(engine, vs, str(address)):
             spread[engine.catalog.real_label(record["real"]) or "no server yet"] += 1
+    held = spread.total() if entry is None else entry["holds"]
     mask = mask_of(vs, address.version)
     situation = Situation(
         service=vs.label,
@@ -153,6 +166,7 @@ def explain_client(engine: Engine, service: str, client: str) -> Result:
         fallback=None if vs.fallback is None else _candidate(engine, vs.fallback, {}),
         connections=spread.total(),
         spread=tuple(spread.most_common()),
+        refusal=refusal(vs, str(address), engine.shared.table.service(vs.slot)["connections"], held),
     )
     return explain(situation if entry is None else _with_entry(engine, vs, situation, entry))
 
@@ -187,13 +201,19 @@ def _with_entry(engine: Engine, vs: ServiceInfo, situation: Situation, entry: An
         "expires_in": clients.expires_in(entry, vs.timeout_ms, clock.now_ms()),
         "connections": entry["holds"],
         "pinned_by": None if pin is None else f"{pin.by} at {moment(pin.at)}",
-        "drain_expired": entry["real"] in slots and engine.shared.table.real(entry["real"])["drain_expired"],
+        "drain_expired": entry["real"] in slots and _is_over(engine, entry),
     }
     return Situation(**{**situation.__dict__, **changes})
 
 
 CONFIGURATION: Final = "configuration"
 ENTRIES: Final = "entries"
+
+
+def _is_over(engine: Engine, entry: Any) -> bool:
+    """Whether the drain deadline of a client's server has passed, for this client."""
+    state = engine.shared.table.real(entry["real"])
+    return state["drain_expired"] or part_of(entry["client"]) < state["drain_share"]
 
 
 @dataclass(frozen=True)
@@ -204,6 +224,11 @@ class Verb:
     args: tuple[Arg, ...] = ()
     is_act: bool = False
     edits: str = ""  # in a pair, only one box may: CONFIGURATION the primary, ENTRIES the active one
+
+    @property
+    def needed(self) -> Right:
+        """What a caller must be allowed to do."""
+        return Right.CHANGE if self.is_act else Right.LOOK
 
     def __call__(self, engine: Engine, caller: Caller, args: dict[str, Any]) -> Result | Steps | Later:
         checked = check_args(self.args, args)
@@ -224,11 +249,18 @@ _FILE = Arg("file", str)
 _REMOVED = Arg("removed", str, required=False)
 _FORCE = Arg("force", bool, required=False)
 _AGAINST = Arg("against", int, required=False)
+_DRAIN_END = (
+    Arg("deadline", int, False, 0, LONGEST_DEADLINE),  # seconds
+    Arg("cut", bool, False),
+    Arg("stagger", int, False, 0, LONGEST_STAGGER),
+)
 
 VERBS: Final[Mapping[str, Verb]] = MappingProxyType(
     {
         "overview": Verb(overview),
-        "drain": Verb(drain, (_SERVICE, _REAL, _REASON), is_act=True, edits=CONFIGURATION),
+        "drain": Verb(drain_verbs.drain, (_SERVICE, _REAL, _REASON, *_DRAIN_END), is_act=True, edits=CONFIGURATION),
+        "drain_plan": Verb(drain_verbs.drain_plan, (_SERVICE, _REAL, *_DRAIN_END)),
+        "occupancy": Verb(drain_verbs.occupancy, (_SERVICE, _REAL)),
         "halt": Verb(halt, (_SERVICE, _REAL, _REASON), is_act=True, edits=CONFIGURATION),
         "online": Verb(online, (_SERVICE, _REAL, _REASON), is_act=True, edits=CONFIGURATION),
         "weight": Verb(weight, (_SERVICE, _REAL, Arg("weight", int, most=256)), is_act=True, edits=CONFIGURATION),
@@ -280,8 +312,11 @@ VERBS: Final[Mapping[str, Verb]] = MappingProxyType(
         "replica_marks_write": Verb(
             replica_verbs.marks_write, (Arg("marks", str, most=replica_verbs.MOST_DOCUMENT),), is_act=True
         ),
+        "restart": Verb(process_verbs.restart, (Arg("process", str, most=32),), is_act=True),
+        "upgrade": Verb(process_verbs.upgrade, (Arg("within", int, False, 1, 600),), is_act=True),
         "history": Verb(commit_verbs.history),
         "diff": Verb(commit_verbs.diff, (Arg("before", int, False, 1), Arg("after", int, False, 1))),
+        **{it[0]: Verb(it[1], it[2], it[3]) for it in (*draft_verbs.ENTRIES, *face_verbs.ENTRIES)},
     }
 )
 

@@ -27,9 +27,12 @@ class Candidate:
     note: str = ""  # why it is not up: who drained it, what the probe said
 
     @property
+    def is_full(self) -> bool:
+        return 0 < self.max_connections <= self.connections
+
+    @property
     def takes_new(self) -> bool:
-        full = self.max_connections > 0 and self.connections >= self.max_connections
-        return self.state is Effective.UP and self.weight > 0 and not full
+        return self.state is Effective.UP and self.weight > 0 and not self.is_full
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -17,9 +18,10 @@ Handler = Callable[..., Awaitable[dict[str, Any]]]
 class Door:
     """Answers the verbs it is given, each connection in order."""
 
-    def __init__(self, path: Path, handlers: Mapping[str, Handler]) -> None:
+    def __init__(self, path: Path, handlers: Mapping[str, Handler], owner: int | None = None) -> None:
         self._path = path
         self._handlers = handlers
+        self._owner = owner
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -28,6 +30,8 @@ class Door:
         self._path.unlink(missing_ok=True)  # a process before this one was killed
         self._server = await asyncio.start_unix_server(self._serve, path=self._path, limit=2 * MAX_REQUEST)
         self._path.chmod(0o600)
+        if self._owner is not None:
+            os.chown(self._path, self._owner, -1)
 
     async def stop(self) -> None:
         if self._server is not None:

@@ -74,6 +74,7 @@ class HaSetup:
     runtime_dir: Path
     attach: Any  # a stick table from a descriptor
     journal: Any  # _journal.Journal
+    owner: int | None = None  # of our socket: the user that asks
 
 
 def run_ha(setup: HaSetup, channel: ChannelFace) -> int:
@@ -136,7 +137,7 @@ class HaProcess:
             "fetch": self.sync.on_fetch,
             "marks": self.sync.on_marks,
         }
-        door = Door(self.setup.runtime_dir / SOCKET_NAME, HaVerbs(self).handlers())
+        door = Door(self.setup.runtime_dir / SOCKET_NAME, HaVerbs(self).handlers(), self.setup.owner)
         await door.start()
         ensure_identity(self.setup.state_dir, socket.gethostname())
         pair = load_pair(self.setup.state_dir)
@@ -152,7 +153,8 @@ class HaProcess:
             await asyncio.gather(timer, return_exceptions=True)
             await door.stop()
             await self.desk.stop()
-            self.end()
+            # Without a release before, a successor comes: it goes on holding the addresses.
+            self.end(keep_addresses=self.duty is not None and not self.duty.is_stopping)
         return 0
 
     # --- the pair ---------------------------------------------------------------

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from lbfast.model.addresses import HostAddress
-from lbfast.model.durations import Duration, PositiveDuration, duration_type
+from lbfast.model.duration_types import Duration, PositiveDuration, duration_type
 from lbfast.model.ranges import Statuses
 from lbfast.model.values import written
 from lbfast.model.words import FilePath, HostName, HttpPath, RegularExpression

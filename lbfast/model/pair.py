@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field, Strict
 
-from lbfast.model.durations import PositiveDuration, duration_type
+from lbfast.model.duration_types import PositiveDuration, duration_type
 from lbfast.model.health_check import SETTINGS
 from lbfast.model.values import Parsed, refuse, text_schema, written
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field, Strict
 
 from lbfast.model.addresses import HostAddress, ListenAddress, Network
-from lbfast.model.durations import Duration, KeepaliveDuration, PositiveDuration, duration_type
+from lbfast.model.duration_types import Duration, KeepaliveDuration, PositiveDuration, duration_type
 from lbfast.model.health_check import SETTINGS, HealthCheck, Port
 from lbfast.model.ranges import Ports, numbers_of, render_ranges
 from lbfast.model.state import AtLimit, DrainPolicy, Persistence, Scheduler
@@ -77,7 +77,8 @@ class RealServer(BaseModel):
     )
     slow_start: Duration = Field(
         default=written("0s"),
-        description="After coming up, the weight rises from nothing to its full value over this time. 0s = at once.",
+        description="After coming up again, or online after a drain or halt, the weight rises from nothing to its full "
+        "value over this time. 0s = at once.",
     )
 
 

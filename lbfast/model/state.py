@@ -125,6 +125,7 @@ class Phase(Word):
     CONNECT = 2
     RELAY = 3
     LINGER = 4  # last bytes on their way out before a reset
+    MOVED = 5  # on its way to another worker
 
 
 class Effective(Word):

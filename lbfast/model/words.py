@@ -22,6 +22,7 @@ _LABEL = f"a label of 1 to {LONGEST_LABEL} characters, without line breaks or co
 _INTERFACE = re.compile(r"[^\s/:]{1,15}")
 _ALGORITHM = re.compile(r"[a-z0-9_]{1,15}")
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?\.?")
+_ACCOUNT = re.compile(r"[a-z_][a-z0-9_-]{0,30}[a-z0-9_$-]?")
 _HTTP_PATH = re.compile(r"/[!-~]{0,2047}")
 _UUID = 'an identity such as "0b5e4f0a-6a3c-4c0e-9d55-0d2f6a1f7c11"; leave it out and one is made and kept'
 
@@ -102,6 +103,8 @@ RealLabel = Annotated[str, Parsed(_parse_real_label, str, text_schema(most=LONGE
 Identity = Annotated[UUID, Parsed(_parse_uuid, str, core_schema.uuid_schema())]
 CongestionControl = Annotated[str, _matching(_ALGORITHM, 'the name of a congestion control, such as "cubic"', "cubic")]
 InterfaceName = Annotated[str, _matching(_INTERFACE, 'the name of a network interface, such as "eth0"', "eth0")]
+UserName = Annotated[str, _matching(_ACCOUNT, 'the name of a user, such as "lbfast"', "lbfast")]
+GroupName = Annotated[str, _matching(_ACCOUNT, 'the name of a group, such as "lbfast"', "lbfast")]
 HostName = Annotated[str, _matching(_HOST, 'a host name, such as "symphony.trust.nhs.uk"', "symphony.trust.nhs.uk")]
 HttpPath = Annotated[
     str,

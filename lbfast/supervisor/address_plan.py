@@ -57,9 +57,13 @@ def plan_addresses(
     placements: dict[IPAddress, Placement] = {}
     faults: list[Fault] = []
     for want in wanted:
+        named = _named_link(want, links) if want.interface else None
+        if isinstance(named, Fault):  # also of an address that is here already: a slip that would show at the next boot
+            faults.append(named)
+            continue
         if want.address.is_unspecified or want.address in placements or is_local(want.address):
             continue
-        link = _named_link(want, links) if want.interface else _link_of(want, subnets, links)
+        link = named or _link_of(want, subnets, links)
         fault = link if isinstance(link, Fault) else _unfit(want, link, subnets)
         if isinstance(link, Link) and fault is None:
             placements[want.address] = Placement(link, want.address, want.service)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, ip_address
 from pathlib import Path
+from typing import Any
 
 from lbfast.supervisor import arp
 from lbfast.supervisor.address_plan import Placement, WantedAddress, plan_addresses
@@ -75,6 +76,16 @@ class ServiceAddresses:
                 self.drop_all()
                 raise
         self.announce()
+
+    def adopt(self) -> None:
+        """Those of the record that are up are ours: the supervisor before us raised them."""
+        if not self._record.exists():
+            return
+        with Netlink() as netlink:
+            links, here = netlink.links(), netlink.addresses()
+        left_over = self._left_over(links, here)
+        by_index = {link.index: link for link in links}
+        self._raised = [Placement(by_index[one.link], one.address, 0) for one in left_over.values()]
 
     def raise_more(self, wanted: Iterable[WantedAddress]) -> list[IPAddress]:
         """Raise what is not here yet beside the others; AddressFaults, and then nothing more is raised."""
@@ -197,18 +208,23 @@ class ServiceAddresses:
 
     def _left_over(self, links: Sequence[Link], here: Sequence[LinkAddress]) -> dict[IPAddress, LinkAddress]:
         """Addresses of the record that are still up; none of an earlier boot, whoever raised them since."""
-        recorded = _read(self._record)
+        recorded = read_record(self._record)
         names = {link.index: link.name for link in links}
         return {one.address: one for one in here if (names.get(one.link, ""), one.address, one.prefix) in recorded}
 
 
-def _read(record: Path) -> set[_Record]:
+def decode_record(document: Any) -> tuple[str, set[_Record]]:
+    """The boot and what was raised in it; an exception for anything that is not ours."""
+    addresses = {(str(name), ip_address(text), int(prefix)) for name, text, prefix in document["addresses"]}
+    return str(document["boot"]), addresses
+
+
+def read_record(record: Path) -> set[_Record]:
+    """What was raised since this boot, as far as the record can be read."""
     try:
-        data = json.loads(record.read_text())
-        if data["boot"] != _boot_id():
-            return set()
-        return {(str(name), ip_address(text), int(prefix)) for name, text, prefix in data["addresses"]}
-    except (ValueError, KeyError, TypeError):
+        boot, addresses = decode_record(json.loads(record.read_text()))
+        return addresses if boot == _boot_id() else set()
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return set()  # torn by a power cut: that boot's addresses are gone with it
 
 

@@ -70,6 +70,8 @@ def find_conflicts(wanted: Mapping[Link, Sequence[IPv4Address]]) -> dict[IPv4Add
     PermissionError without CAP_NET_RAW, OSError(ENETDOWN) when an interface is down.
     """
     found: dict[IPv4Address, bytes] = {}
+    if not wanted:
+        return found
     with selectors.DefaultSelector() as selector:
         try:
             for link, addresses in wanted.items():

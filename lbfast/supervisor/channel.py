@@ -115,7 +115,7 @@ def _encode(message: Mapping[str, object]) -> bytes:
 def _decode(data: bytes) -> Message:
     try:
         message = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ChannelError(f"not JSON: {data[:80]!r}") from error
     if not isinstance(message, dict):
         raise ChannelError(f"not a JSON object: {data[:80]!r}")

@@ -25,11 +25,12 @@ class Child:
     """A running child, as the supervisor sees it."""
 
     name: str  # "worker 0", "control", "health"
-    index: int  # of a worker, else -1
+    index: int  # place of a worker, else -1
     pid: int
     pidfd: int
     channel: Channel
     started_at: float
+    seat: int = -1  # of a worker, in shared memory
     ready: bool = False
     connected: bool = True  # its channel is open
     is_leaving: bool = False  # it was asked to make room for its replacement
@@ -43,13 +44,16 @@ class Child:
 
     def reap(self) -> int:
         """Collect its wait status; to be called once, when the pidfd is readable or after SIGKILL."""
-        _, status = os.waitpid(self.pid, 0)
+        try:
+            _, status = os.waitpid(self.pid, 0)
+        except ChildProcessError:
+            status = 0  # another supervisor's child, adopted: nobody can say how it ended
         os.close(self.pidfd)
         self.channel.close()
         return status
 
 
-def start_child(name: str, index: int, body: Body, forget: Callable[[], None], now: float) -> Child:
+def start_child(name: str, index: int, body: Body, forget: Callable[[], None], now: float, seat: int = -1) -> Child:
     """Fork.  The child calls ``forget`` to close what is the supervisor's alone, then ``body``, then exits."""
     ours, theirs = Channel.pair()
     sys.stdout.flush()
@@ -64,7 +68,7 @@ def start_child(name: str, index: int, body: Body, forget: Callable[[], None], n
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     theirs.close()
-    return Child(name, index, pid, os.pidfd_open(pid), ours, now)
+    return Child(name, index, pid, os.pidfd_open(pid), ours, now, seat)
 
 
 def describe_status(status: int) -> str:

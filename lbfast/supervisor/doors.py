@@ -26,12 +26,16 @@ class Doors:
 
     def __init__(self, loop: LoopFace) -> None:
         self._loop = loop
-        self._fds: dict[Place, int] = {}
+        self._fds: dict[Place, list[int]] = {}
 
     def open(self, place: Place, fd: int, service: int) -> None:
-        """Accept there from now on, for this service slot."""
+        """Accept there from now on, for this service slot; a socket that is open already stays as it is."""
+        known = self._fds.setdefault(place, [])
+        if any(os.path.sameopenfile(fd, other) for other in known):
+            os.close(fd)
+            return
         self._loop.add_listener(fd, service, place[1])
-        self._fds[place] = fd
+        known.append(fd)
 
     def take(self, message: Message, fds: Sequence[int]) -> None:
         """``sticks``: slots, a table each in ``fds``; or ``listeners``, or ``moved``: [address, port, service slot]."""
@@ -41,15 +45,14 @@ class Doors:
         for (address, port, service), fd in zip(message.get("listeners", ()), fds, strict=False):
             self.open((address, port), fd, service)
         for address, port, service in message.get("moved", ()):
-            fd = self._fds[address, port]
-            self._loop.remove_listener(fd)
-            self._loop.add_listener(fd, service, port)
+            for fd in self._fds.get((address, port), ()):
+                self._loop.remove_listener(fd)
+                self._loop.add_listener(fd, service, port)
 
     def give_up(self, message: Message) -> None:
         """``listeners``: [address, port]; ``sticks``: slots of services that have no table any more."""
         for address, port in message.get("listeners", ()):
-            fd = self._fds.pop((address, port), None)
-            if fd is not None:
+            for fd in self._fds.pop((address, port), ()):
                 self._loop.remove_listener(fd)
                 os.close(fd)
         for slot in message.get("sticks", ()):

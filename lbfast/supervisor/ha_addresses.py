@@ -44,6 +44,11 @@ class AddressOwner:
         _check_fit(wanted)
         return []
 
+    def adopt(self) -> None:
+        """After an upgrade in place: what the program before has raised is ours."""
+        if not self.is_paired:
+            self._own.adopt()
+
     def drop(self, addresses: Iterable[IPAddress]) -> list[str]:
         return self._own.drop(addresses)
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Callable
 
 from lbfast._stick import StickTable
 from lbfast.config.layout import Layout
@@ -13,9 +11,7 @@ from lbfast.ha.plan import HaPlan, RealPlan, ServicePlan
 from lbfast.model.appliance import Config
 from lbfast.model.service import FALLBACK_LABEL, VirtualService
 from lbfast.supervisor.channel import Channel
-from lbfast.supervisor.children import Child
 from lbfast.supervisor.ha_addresses import HeldAddresses
-from lbfast.supervisor.post import Post, in_parts
 from lbfast.supervisor.shared import Shared
 
 PAIR_FILES = ("pair.json", "pair_password.json")
@@ -31,8 +27,8 @@ def is_wanted() -> bool:
     return any((state_dir() / name).exists() for name in PAIR_FILES)
 
 
-def ha_body(config: Config, layout: Layout, version: int, shared: Shared, channel: Channel) -> int:
-    """In the child."""
+def ha_body(config: Config, layout: Layout, version: int, shared: Shared, channel: Channel, owner: int | None) -> int:
+    """In the child.  ``owner``: the user that control runs as, who must reach our socket; None = ours."""
     # Imported here, in the child: what it needs is no burden to the supervisor and the workers.
     from lbfast.ha.process import HaSetup, run_ha
 
@@ -46,6 +42,7 @@ def ha_body(config: Config, layout: Layout, version: int, shared: Shared, channe
         runtime_dir=runtime_dir(),
         attach=StickTable.attach,
         journal=shared.journal,
+        owner=owner,
     )
     return run_ha(setup, channel)
 
@@ -55,29 +52,6 @@ def make_plan(config: Config, layout: Layout, version: int) -> HaPlan:
     services = tuple(_service_plan(service, layout) for service in config.virtual_services)
     digest = hashlib.sha256(config.model_dump_json(exclude={"workers", "pin_workers", "log"}).encode()).hexdigest()
     return HaPlan(config.ha, services, version, digest)
-
-
-class HaLine:
-    """What the supervisor tells a running ha process."""
-
-    def __init__(self, later: Callable[[float, Callable[[], None]], None]) -> None:
-        self._post = Post(later)
-        self._plan_fd = -1  # of the last plan: open until the next one, because it may still wait to be sent
-
-    def tell_plan(self, child: Child, config: Config, layout: Layout, version: int, shared: Shared) -> None:
-        """A commit stands; tables first."""
-        self.close()
-        self._plan_fd = make_plan(config, layout, version).pack()
-        slots = list(shared.sticks)
-        handles = [it.fd for it in shared.sticks.values()]
-        for part, fds in in_parts({"do": "sticks"}, "slots", slots, handles):
-            self._post.send(child, part, fds)
-        self._post.send(child, {"do": "plan"}, [self._plan_fd])
-
-    def close(self) -> None:
-        if self._plan_fd >= 0:
-            os.close(self._plan_fd)
-            self._plan_fd = -1
 
 
 def _service_plan(service: VirtualService, layout: Layout) -> ServicePlan:

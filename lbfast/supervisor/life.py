@@ -9,24 +9,35 @@ import signal
 import sys
 import time
 import traceback
-from collections import deque
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from enum import Enum, auto
+from pathlib import Path
 
 from lbfast import __version__
 from lbfast.config.paths import control_socket
 from lbfast.supervisor import orphans
-from lbfast.supervisor.addresses import AddressFaults
 from lbfast.supervisor.backoff import Backoff
-from lbfast.supervisor.bodies import HA, Bodies
+from lbfast.supervisor.bodies import HA, WEB, Bodies
 from lbfast.supervisor.channel import ChannelError, Message
 from lbfast.supervisor.children import Body, Child, describe_status, start_child
-from lbfast.supervisor.ha_body import HaLine
+from lbfast.supervisor.desk import Desk
+from lbfast.supervisor.estate import Estate, Heritage, describe
+from lbfast.supervisor.ha_line import HaLine
+from lbfast.supervisor.inherit import Inherit
 from lbfast.supervisor.listeners import close_listeners
+from lbfast.supervisor.news import News
+from lbfast.supervisor.post import Post
+from lbfast.supervisor.ranks import Ranks
+from lbfast.supervisor.reexec import execute
+from lbfast.supervisor.relief import Done, Relief
 from lbfast.supervisor.start import Assets
-from lbfast.supervisor.switch import Switch, wanted_addresses
+from lbfast.supervisor.succession import Succession
+from lbfast.supervisor.switch import Switch
 from lbfast.supervisor.timers import Timers
+from lbfast.supervisor.upgrade import Upgrade
 from lbfast.supervisor.wakeup import SignalPipe
+from lbfast.supervisor.watchdog import LOOK_EVERY, Watchdog
 from lbfast.supervisor.worker import STOP_GRACE
 
 START_WITHIN = 60.0  # workers and control; first verdicts take as long as the health checks say
@@ -34,7 +45,6 @@ CUT_WITHIN = 3.0  # from the cut to the end of the workers
 LEAVE_WITHIN = 5.0  # control writes the last events to the log
 ANNOUNCE_AGAIN = (1.0, 5.0)  # an announcement can be lost, or come while a switch is still learning
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-_MOST_EVENTS = 256  # kept while control is away
 
 
 class State(Enum):
@@ -48,30 +58,46 @@ class State(Enum):
 class Supervisor:
     """One run from the first fork to the last reaped child."""
 
-    def __init__(self, assets: Assets) -> None:
+    def __init__(self, assets: Assets, heritage: Heritage | None = None) -> None:
+        """``heritage``: what runs already, when this program has taken over from another one."""
         self._assets = assets
+        self._heritage = heritage
         self._bodies = Bodies(assets)
         self._signals = SignalPipe(_SIGNALS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)  # blocked across an exec
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._signals, selectors.EVENT_READ, self._on_signals)
         self._timers = Timers()
-        self._children: dict[str, Child] = {}
-        self._switch = Switch(assets, self)
-        self._ha_line = HaLine(self.later)
-        self._backoffs = {name: Backoff() for name in (*self._bodies.names, HA)}
-        self._events: deque[Message] = deque(maxlen=_MOST_EVENTS)
-        self._is_flush_due = False
+        self._post = Post(self.later)
+        self._news = News(self.control, self.later)
+        self.note, self.complain = self._news.note, self._news.complain
+        self._ranks = Ranks(assets, self._bodies, self._post, self._fork, self.later, self.note)
+        self._ranks.seat_of.update((place, seat) for seat, place in assets.seats.taken.items())
+        self._relief = Relief(self._ranks)
+        self._succession = Succession(self, self._ranks)
+        self._switch = Switch(assets, self, self._post)
+        self._upgrade = Upgrade(self, lambda number, why: self._desk.upgrade_failed(number, why))
+        self._desk = Desk(self._relief, self, self._upgrade, self._switch)
+        self._inherit: Inherit | None = None
+        self._ha_line = HaLine(assets, self._ranks, self._post, self.complain)
+        self._watchdog = Watchdog(lambda seat: int(assets.shared.counters.worker(seat)["progress_ms"]))
+        self._backoffs: dict[str, Backoff] = defaultdict(Backoff)
         self._state = State.STARTING
         self._code = 0
 
     def run(self) -> int:
         """Start everything, supervise until stopped; the exit code."""
+        now = time.monotonic()
         for note in self._assets.notes:
-            self._note(note)
+            self.note(note)
+        if self._heritage is not None:
+            self._take_over(self._heritage)
         for name in self._bodies.names:
             self._start(name)
-        now = time.monotonic()
+        if self._inherit is not None and not self._inherit.is_apart:
+            self._inherit.begin()
         self._timers.at(now + START_WITHIN, self._check_started)
+        self._timers.at(now + LOOK_EVERY, self._look_at_workers)
         for delay in ANNOUNCE_AGAIN if self._assets.addresses.raised else ():
             self._timers.at(now + delay, self._announce)
         while self._state is not State.GONE:
@@ -80,12 +106,47 @@ class Supervisor:
             self._timers.run_due(time.monotonic())
         return self._code
 
+    def _take_over(self, heritage: Heritage) -> None:
+        self._state = State.RUNNING
+        self._news.waiting.extend(heritage.events)
+        self._inherit = Inherit(self, self._ranks, self._relief, heritage.number, heritage.version)
+        old: list[Child] = []
+        for child in heritage.children:
+            if heritage.old_inboxes and child.index >= 0:
+                child.is_leaving, child.seat = True, -1
+                old.append(child)
+            self._ranks.adopt(child)
+            self._register(child)
+        if heritage.old_inboxes:
+            self._assets.is_shut = True
+            self._inherit.begin_apart(old, heritage.old_inboxes)
+        self._remember()
+
+    def _look_at_upgrade(self) -> None:
+        if self._inherit is not None:
+            names = [self._bodies.worker_name(place) for place in self._ranks.places]
+            self._inherit.on_change(is_complete=all(self._is_ready(name) for name in names))
+
+    def finish_upgrade(self) -> None:
+        self._inherit = None
+        self._say_ready()
+
+    def leave(self) -> bool:
+        """This program has failed; whether those that serve can do without it."""
+        if self._state is not State.RUNNING:
+            return False
+        self._selector.close()
+        self._signals.close()
+        return True
+
     def close(self) -> None:
         """Leave no child, whatever happened."""
-        for child in self._children.values():
+        self._upgrade.close()
+        for child in self._ranks.everybody():
             child.kill(signal.SIGKILL)
             child.reap()
-        self._children.clear()
+        self._ranks.named.clear()
+        self._ranks.others.clear()
         self._ha_line.close()
         control_socket().unlink(missing_ok=True)
         self._selector.close()
@@ -94,47 +155,62 @@ class Supervisor:
     # --- children -----------------------------------------------------------
 
     def _start(self, name: str) -> None:
-        if self._state not in (State.STARTING, State.RUNNING) or name in self._children:
-            return
-        body: Body = self._bodies.body(name)
+        if self._state in (State.STARTING, State.RUNNING) and self._ranks.start(name):
+            self._remember()
+
+    def _fork(self, name: str, seat: int, *, beside: bool = False) -> Child | None:
+        body: Body = self._bodies.body(name, seat, beside=beside)
         try:
-            child = start_child(name, self._bodies.index(name), body, self._forget, time.monotonic())
+            child = start_child(name, self._bodies.index(name), body, self._forget, time.monotonic(), seat)
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE):
                 raise
             self._restart_later(name, f"{name} cannot be started ({error.strerror})", was_ready=False)
-            return
-        self._children[name] = child
+            return None
+        self._register(child)
+        return child
+
+    def _register(self, child: Child) -> None:
         self._selector.register(child.pidfd, selectors.EVENT_READ, lambda: self._on_death(child))
-        self._selector.register(child.channel, selectors.EVENT_READ, lambda: self._on_readable(child))
-        self._remember()
+        if child.connected:
+            self._selector.register(child.channel, selectors.EVENT_READ, lambda: self._on_readable(child))
 
     def _forget(self) -> None:
         """In a new child: close what is the supervisor's alone, and its siblings' channels."""
         self._selector.close()
         self._signals.forget()
         self._switch.forget()
+        self._upgrade.forget()
         self._assets.forget_locks()
-        for child in self._children.values():
+        for child in self._ranks.everybody():
             child.channel.close()
             os.close(child.pidfd)
 
     def _on_death(self, child: Child) -> None:
-        if self._children.get(child.name) is not child:
+        if child not in self._ranks.everybody():
             return
         self._on_readable(child)  # its last words
         self._disconnect(child)
         self._selector.unregister(child.pidfd)
-        del self._children[child.name]
-        text = f"{child.name} (pid {child.pid}) {describe_status(child.reap())}"
+        status = child.reap()
+        text = f"{child.name} (pid {child.pid}) {describe_status(status)}"
         self._repair(child)
+        is_other = self._ranks.remove(child)
         self._switch.on_death(child)
+        if is_other:
+            if status:
+                self.complain(text)
+            self._relief.on_death(child, text)
+            self._succession.on_death(child)
+            self._look_at_upgrade()
         if self._state in (State.STOPPING, State.LEAVING):
             self._go_on_stopping()
+        elif is_other:
+            pass
         elif child.is_leaving:
             self._start(child.name)
-        elif self._state is State.STARTING and not child.ready:
-            self._complain(f"{text} before it was ready")
+        elif self._state is State.STARTING and not child.ready and child.name != WEB:
+            self.complain(f"{text} before it was ready")
             self._stop(1)
         else:
             self._restart_later(child.name, text, was_ready=child.ready)
@@ -145,11 +221,20 @@ class Supervisor:
         delay = self._backoffs[name].delay(now, was_ready=was_ready)
         if delay:
             self._timers.at(now + delay, lambda: self._start(name))
-            self._complain(f"{text}; it is started again in {delay:g} s")
+            self.complain(f"{text}; it is started again in {delay:g} s")
         else:
             self._start(name)
-            child = self._children.get(name)
-            self._complain(f"{text}; replaced" + (f" by pid {child.pid}" if child else ""))
+            child = self._ranks.named.get(name)
+            self.complain(f"{text}; replaced" + (f" by pid {child.pid}" if child else ""))
+
+    def _look_at_workers(self) -> None:
+        now = time.monotonic()
+        # One that leaves may count its turns in memory of an older layout; its relief has a limit of its own.
+        staying = [worker for worker in self.workers() if not worker.is_leaving]
+        for worker, how in self._watchdog.look(staying, now):
+            self.complain(f"{worker.name} (pid {worker.pid}) {how}; killed")
+            worker.kill(signal.SIGKILL)
+        self._timers.at(now + LOOK_EVERY, self._look_at_workers)
 
     def _repair(self, child: Child) -> None:
         """Give back what a dead process held; its replacement must not be forked before."""
@@ -160,13 +245,13 @@ class Supervisor:
             traceback.print_exc()
             return
         if lost:
-            self._note(f"{child.name} (pid {child.pid}) had {lost} connections; they are closed")
+            self.note(f"{child.name} (pid {child.pid}) had {lost} connections; they are closed")
 
     def _remember(self) -> None:
         try:
-            orphans.remember(self._assets.children_record, [(it.name, it.pid) for it in self._children.values()])
+            orphans.remember(self._assets.children_record, [(it.name, it.pid) for it in self._ranks.everybody()])
         except OSError as error:
-            self._complain(f"cannot write {self._assets.children_record}: {error.strerror}")
+            self.complain(f"cannot write {self._assets.children_record}: {error.strerror}")
 
     # --- messages -----------------------------------------------------------
 
@@ -177,7 +262,7 @@ class Supervisor:
             except BlockingIOError:
                 return
             except ChannelError as error:
-                self._complain(f"{child.name} (pid {child.pid}) sent something unreadable: {error}")
+                self.complain(f"{child.name} (pid {child.pid}) sent something unreadable: {error}")
                 continue
             if received is None:
                 self._disconnect(child)
@@ -198,27 +283,36 @@ class Supervisor:
         event = message.get("event")
         if event == self._bodies.ready_event(child.name):
             child.ready = True
+            if child.index == 0 and "note" in message:
+                self.complain(str(message["note"]))
             if child.name == "control":
-                self._flush_events()
+                self._news.flush()
             elif child.name == "health" and not child.is_leaving:
                 self._switch.on_verdicts()
+            self._relief.on_ready(child)
+            self._succession.on_ready(child)
+            self._look_at_upgrade()
             self._check_ready()
         elif event in ("health", "process"):
-            self._tell_control(message)
+            self._news.tell(message)
         elif child.name == HA and event == "pair":
-            self._on_pair(message)
+            self._ha_line.on_pair(message)
         elif event == "switched":
             self._switch.on_switched(child)
         elif child.name == "control" and message.get("do") == "start_ha":
-            self.start_ha()
+            self._bodies.want_ha()
+            self._start(HA)
         elif child.name == "control" and "do" in message and self._state in (State.STARTING, State.RUNNING):
-            self._switch.hear(message, fds)
+            self._desk.hear(message, fds)
 
     def _check_ready(self) -> None:
-        ready = len(self._children) == len(self._bodies.names) and all(it.ready for it in self._children.values())
+        ready = all(self._is_ready(name) for name in self._bodies.names if name != WEB)
         if self._state is not State.STARTING or not ready:
             return
         self._state = State.RUNNING
+        self._say_ready()
+
+    def _say_ready(self) -> None:
         workers, listeners = self._assets.workers, len(self._assets.listeners)
         try:
             print(f"READY lbfast {__version__} pid {os.getpid()} workers {workers} listeners {listeners}", flush=True)
@@ -228,94 +322,106 @@ class Supervisor:
     def _check_started(self) -> None:
         late = [name for name in self._bodies.started_names if not self._is_ready(name)]
         if self._state is State.STARTING and late:
-            self._complain(f"not ready within {START_WITHIN:g} s: {', '.join(late)}")
+            self.complain(f"not ready within {START_WITHIN:g} s: {', '.join(late)}")
             self._stop(1)
 
     def _is_ready(self, name: str) -> bool:
-        child = self._children.get(name)
+        child = self._ranks.named.get(name)
         return child is not None and child.ready
 
-    def _note(self, text: str) -> None:
-        """An event for operators; kept while control is away."""
-        self._tell_control({"event": "process", "message": text})
-
-    # --- what a commit needs ------------------------------------------------
+    # --- what a commit and a relief need ------------------------------------
 
     def workers(self) -> list[Child]:
-        return [child for child in self._children.values() if child.index >= 0]
+        return self._ranks.workers()
+
+    def resize(self, places: Sequence[int], gone: Sequence[int], done: Done) -> None:
+        self._relief.begin(places, gone, done)
+
+    def pin(self) -> None:
+        self._ranks.pin()
+
+    def start_missing(self) -> None:
+        for place in self._ranks.places:
+            self._start(self._bodies.worker_name(place))
+
+    def is_steady(self) -> bool:
+        """Nobody is being replaced."""
+        return not self._relief.is_busy and not self._succession.is_busy and self._inherit is None
+
+    # --- what an upgrade needs ------------------------------------------------
+
+    def is_quiet(self) -> bool:
+        everybody = self._ranks.everybody()
+        complete = len(everybody) == len(self._bodies.names) and all(it.ready and not it.is_leaving for it in everybody)
+        return complete and self.is_steady() and not self._switch.is_busy and self._post.is_idle
+
+    def estate(self) -> Estate:
+        return describe(self._assets, self._ranks.everybody(), list(self._news.waiting))
+
+    def execute(self, number: int) -> str:
+        if self._state is not State.RUNNING:
+            return "lbfast is being stopped"
+        estate = self.estate()
+        estate.facts |= {"version": __version__, "number": number}
+        error = execute(estate, _SIGNALS)
+        os.close(estate.fds["running"])
+        return f"the new program cannot be executed: {error.strerror}"
+
+    def watch(self, fd: int, action: Callable[[], None]) -> None:
+        self._selector.register(fd, selectors.EVENT_READ, action)
+
+    def unwatch(self, fd: int) -> None:
+        self._selector.unregister(fd)
 
     def control(self) -> Child | None:
-        return self._children.get("control")
+        return self._ranks.named.get("control")
 
     def replace_health(self) -> None:
         """Its successor takes the standing verdicts over, and what is configured now."""
-        health = self._children.get("health")
-        if health is not None and not health.is_leaving:
-            health.is_leaving = True
-            self._tell(health, "stop")
+        self.replace("health")
+
+    def replace(self, name: str) -> None:
+        """Somebody who is no worker: it ends, then another one is started."""
+        child = self._ranks.named.get(name)
+        if child is not None and not child.is_leaving:
+            child.is_leaving = True
+            self.stop(child)
+
+    def stop(self, child: Child) -> None:
+        """Whatever is on its way to it comes first."""
+        self._post.send(child, {"do": "stop"})
+
+    def succeed_control(self, last_words: Callable[[], None]) -> None:
+        self._succession.begin(last_words)
+
+    def tell_control(self, message: Message) -> None:
+        control = self.control()
+        if control is not None:
+            self._post.send(control, message)
+
+    def replace_web(self) -> None:
+        """Start it, or have a successor take over what is configured now; clients' connections notice nothing."""
+        web = self._ranks.named.get(WEB)
+        if web is None:
+            self._start(WEB)
+            return
+        self.replace(WEB)
+        self._timers.at(time.monotonic() + LEAVE_WITHIN, lambda: self._kill_if_here(web))
+
+    def _kill_if_here(self, child: Child) -> None:
+        if self._ranks.named.get(child.name) is child:
+            child.kill(signal.SIGKILL)
 
     def tell_ha(self) -> None:
-        """A commit stands: other addresses, other tables."""
-        child, assets = self._children.get(HA), self._assets
-        if child is not None:
-            self._ha_line.tell_plan(child, assets.config, assets.layout, assets.version, assets.shared)
-
-    def _on_pair(self, message: Message) -> None:
-        """The ha process has a pair now, or has none any more."""
-        addresses, config = self._assets.addresses, self._assets.config
-        if message.get("paired") and not addresses.is_paired:
-            addresses.hand_over()
-        elif not message.get("paired") and addresses.is_paired:
-            try:
-                addresses.take_back(wanted_addresses(config), hold=message.get("active") is True)
-            except AddressFaults as error:
-                self._complain(f"the service addresses cannot be kept: {error}")
-
-    def start_ha(self) -> None:
-        """A pair is to be made: the ha process answers on ha.sock when it is there."""
-        self._bodies.want_ha()
-        self._start(HA)
+        self._ha_line.tell_plan()
 
     def later(self, seconds: float, action: Callable[[], None]) -> None:
         self._timers.at(time.monotonic() + seconds, action)
 
-    def complain(self, text: str) -> None:
-        self._complain(text)
-
-    def _complain(self, text: str) -> None:
-        """An event that also deserves a line on stderr."""
-        try:
-            print(f"lbfast: {text}", file=sys.stderr, flush=True)
-        except OSError:
-            pass
-        self._note(text)
-
-    def _tell_control(self, message: Message) -> None:
-        self._events.append(message)
-        self._flush_events()
-
-    def _flush_events(self) -> None:
-        control = self._children.get("control")
-        while self._events and control and control.ready and control.connected:
-            if not control.channel.send_now(self._events[0]):
-                self._flush_later()
-                return
-            self._events.popleft()
-
-    def _flush_later(self) -> None:
-        """Control does not keep up with its channel: try again soon, in one timer only."""
-        if not self._is_flush_due:
-            self._is_flush_due = True
-            self._timers.at(time.monotonic() + 0.1, self._flush_again)
-
-    def _flush_again(self) -> None:
-        self._is_flush_due = False
-        self._flush_events()
-
     def _announce(self) -> None:
         if self._state in (State.STARTING, State.RUNNING):
             for failure in self._assets.addresses.announce():
-                self._note(failure)
+                self.note(failure)
 
     # --- the end ------------------------------------------------------------
 
@@ -327,15 +433,23 @@ class Supervisor:
                 self._on_stop_signal()  # the terminal was closed
             elif number == signal.SIGHUP:
                 self._commit_file()
+            elif number == signal.SIGUSR2:
+                self._upgrade.begin(0)
             else:
                 name = signal.Signals(number).name
-                self._complain(f"{name} ignored: it has no meaning in this version")
+                self.complain(f"{name} ignored: it has no meaning in this version")
 
     def _commit_file(self) -> None:
-        """Control reads the file that was given at start, and commits it."""
+        """Control reads the file that was given at start, and commits it; it need not have the right to open it."""
         control = self.control()
-        if control is None or not control.ready or not control.channel.send_now({"do": "commit"}):
-            self._complain("SIGHUP ignored: the control process is not there to commit the configuration; try again")
+        fds = _open_to_read(self._assets.config_path)
+        try:
+            if control is None or not control.ready or not control.channel.send_now({"do": "commit"}, fds):
+                text = "SIGHUP ignored: the control process is not there to commit the configuration; try again"
+                self.complain(text)
+        finally:
+            for fd in fds:
+                os.close(fd)
 
     def _on_stop_signal(self) -> None:
         if self._state in (State.STOPPING, State.LEAVING):
@@ -348,8 +462,7 @@ class Supervisor:
         self._code = code
         self._state = State.STOPPING
         now = time.monotonic()
-        if (ha := self._children.get(HA)) is not None:
-            self._tell(ha, "release")  # first: the peer's clients should not wait for ours to end
+        self._ha_line.release()
         self._each_worker(lambda child: self._tell(child, "stop"))
         self._timers.at(now + STOP_GRACE, lambda: self._each_worker(lambda child: self._tell(child, "cut")))
         self._timers.at(now + STOP_GRACE + CUT_WITHIN, lambda: self._each_worker(self._kill_late))
@@ -358,7 +471,7 @@ class Supervisor:
     def _go_on_stopping(self) -> None:
         if self._state is State.STOPPING and not self.workers():
             self._leave()
-        if self._state is State.LEAVING and not self._children:
+        if self._state is State.LEAVING and not self._ranks.everybody():
             self._state = State.GONE
 
     def _leave(self) -> None:
@@ -367,8 +480,8 @@ class Supervisor:
         close_listeners(self._assets.listeners)
         self._assets.listeners.clear()
         for failure in self._assets.addresses.drop_all():
-            self._complain(failure)
-        for child in self._children.values():
+            self.complain(failure)
+        for child in self._ranks.everybody():
             self._tell(child, "stop")
         self._timers.at(time.monotonic() + LEAVE_WITHIN, self._kill_late_all)
 
@@ -381,18 +494,26 @@ class Supervisor:
             action(child)
 
     def _kill_late(self, child: Child) -> None:
-        self._complain(f"{child.name} (pid {child.pid}) does not stop; killed")
+        self.complain(f"{child.name} (pid {child.pid}) does not stop; killed")
         self._code = self._code or 1
         child.kill(signal.SIGKILL)
 
     def _kill_late_all(self) -> None:
-        for child in self._children.values():
+        for child in self._ranks.everybody():
             self._kill_late(child)
 
     def _kill_all(self) -> None:
         """A second signal: at once."""
-        for child in self._children.values():
+        for child in self._ranks.everybody():
             child.kill(signal.SIGKILL)
+
+
+def _open_to_read(path: Path) -> list[int]:
+    """Its descriptor; none when it cannot be opened, and control says why."""
+    try:
+        return [os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)]
+    except OSError:
+        return []
 
 
 def _is_terminal() -> bool:

@@ -6,12 +6,14 @@ import resource
 from dataclasses import dataclass
 from pathlib import Path
 
+from lbfast.supervisor.capabilities import Capability, has
+
 PIPE_SIZE = 1_048_576  # the kernel's most for an ordinary user; bulk costs a third less CPU than with 256 KiB
 MOST_PIPES = 256
 _SPARE_FDS = 96  # standard streams, shared memory, channels, inboxes, epoll, and what Python opens
+_FDS_A_WORKER = 8  # two seats, each with its slab, its ring and its inbox
 _PIPE_PAGES = Path("/proc/sys/fs/pipe-user-pages-soft")
 _PAGE = resource.getpagesize()
-_CAP_SYS_ADMIN, _CAP_SYS_RESOURCE = 21, 24
 
 
 @dataclass(frozen=True)
@@ -37,13 +39,16 @@ def plan_limits(descriptors: int, listeners: int, workers: int, wanted: int, pip
     listening sockets of one worker, ``pipes`` what the machine lets each worker have.
     """
     pipes = max(0, min(pipes, descriptors // 16))
-    free = descriptors - _SPARE_FDS - listeners - 2 * workers - 2 * pipes
+    free = descriptors - _SPARE_FDS - listeners - _FDS_A_WORKER * workers - 2 * pipes
     return WorkerLimits(descriptors, max(16, min(wanted, free // 2)), pipes)
 
 
 def pipes_for_each(workers: int) -> int:
-    """Full-size pipes for each worker: without privileges the kernel counts them per user, over all processes."""
-    if _has_capability(_CAP_SYS_ADMIN) or _has_capability(_CAP_SYS_RESOURCE):
+    """Full-size pipes for each worker: without privileges the kernel counts them per user, over all processes.
+
+    Of those that lift this, workers keep CAP_SYS_RESOURCE (``privileges.py``), and never CAP_SYS_ADMIN.
+    """
+    if has(Capability.SYS_RESOURCE):
         return MOST_PIPES
     try:
         pages = int(_PIPE_PAGES.read_text())
@@ -52,10 +57,3 @@ def pipes_for_each(workers: int) -> int:
     if pages == 0:
         return MOST_PIPES
     return min(MOST_PIPES, pages * _PAGE // PIPE_SIZE // workers)
-
-
-def _has_capability(number: int) -> bool:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("CapEff:"):
-            return bool(int(line.split()[1], 16) >> number & 1)
-    return False

@@ -22,6 +22,7 @@ from lbfast.model.addresses import is_wildcard
 from lbfast.model.service import VirtualService
 from lbfast.supervisor.faults import Fault
 from lbfast.supervisor.port_owner import family_of, find_owner
+from lbfast.supervisor.sources import find_source_faults
 
 _SILENT_S = 3  # a client that says nothing for so long is taken up all the same, when it next acknowledges
 _SO_ATTACH_FILTER, _BPF_RET = 26, 0x06
@@ -33,7 +34,10 @@ _BACKLOG = 65_535  # the kernel cuts it to net.core.somaxconn
 
 @dataclass(frozen=True)
 class Listener:
-    """The sockets of one address and port, by worker index; plain descriptors, closed by ``close_listeners``."""
+    """The sockets of one address and port; plain descriptors, closed by ``close_listeners``.
+
+    As many as there ever were workers: closing one would reset who waits on it.  See ``sockets_of``.
+    """
 
     spec: ListenerSpec
     fds: tuple[int, ...]
@@ -63,6 +67,7 @@ def open_listeners(
     new = [spec for spec in specs if not any(_overlap(spec, other.spec) for other in ours)]
     probed = (_probe(spec, services[spec.label][0], free_bind=free_bind) for spec in new)
     faults = [fault for fault in probed if fault is not None]
+    faults += find_source_faults(services.values())
     opened: list[Listener] = []
     for spec in () if faults else specs:
         position, service = services[spec.label]
@@ -77,6 +82,30 @@ def open_listeners(
         close_listeners(opened)
         raise ListenFaults(faults)
     return opened
+
+
+def sockets_of(listener: Listener, place: int, workers: int) -> tuple[int, ...]:
+    """Those that the worker of a place accepts on, of so many workers."""
+    return listener.fds[place::workers]
+
+
+def doors_of(listeners: Sequence[Listener], place: int, workers: int) -> tuple[list[list[object]], list[int]]:
+    """What the worker of a place listens on: [address, port, service slot] and a descriptor for each socket."""
+    pairs = [(it.spec, fd) for it in listeners for fd in sockets_of(it, place, workers)]
+    return [[spec.address, spec.port, spec.service] for spec, _ in pairs], [fd for _, fd in pairs]
+
+
+def open_more(listener: Listener, service: VirtualService, workers: int) -> list[int]:
+    """The sockets that are missing for so many workers; all or OSError."""
+    more: list[int] = []
+    try:
+        while len(listener.fds) + len(more) < workers:
+            more.append(_open(listener.spec, service, free_bind=True))  # the address may be the peer's just now
+    except BaseException:
+        for fd in more:
+            os.close(fd)
+        raise
+    return more
 
 
 def apply_options(listener: Listener, service: VirtualService) -> None:

@@ -26,11 +26,18 @@ class Lock:
     the lock outlives the supervisor.
     """
 
-    def __init__(self, path: Path, variable: str) -> None:
-        """``variable``: the environment variable that chooses the directory, for the error's text."""
+    def __init__(self, path: Path, variable: str, fd: int = -1) -> None:
+        """``variable``: the environment variable that chooses the directory, for the error's text.
+
+        ``fd``: the lock is held already, by this descriptor.
+        """
         self.path = path
-        self._variable = variable
-        self._fd = -1
+        self.variable = variable
+        self._fd = fd
+
+    def fileno(self) -> int:
+        """The descriptor that holds the lock; -1 without it."""
+        return self._fd
 
     def acquire(self) -> None:
         """Take the lock and write our pid; AlreadyRunning when somebody has it."""
@@ -45,7 +52,7 @@ class Lock:
                     os.write(fd, b"%d\n" % os.getpid())
                     self._fd = fd
             except BlockingIOError:
-                raise AlreadyRunning(self.path, _read_pid(fd), self._variable) from None
+                raise AlreadyRunning(self.path, _read_pid(fd), self.variable) from None
             finally:
                 if self._fd != fd:
                     os.close(fd)

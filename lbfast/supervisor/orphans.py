@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 _TERM_WITHIN = 4.0  # workers drain for a second, then cut
 _KILL_WITHIN = 2.0
@@ -36,11 +37,16 @@ def remember(path: Path, children: Iterable[tuple[str, int]]) -> None:
     os.replace(new, path)
 
 
+def decode_record(document: Any) -> list[Process]:
+    """What ``remember`` wrote; an exception for anything else."""
+    return [Process(str(name), int(pid), int(started)) for name, pid, started in document]
+
+
 def find_orphans(path: Path) -> list[Process]:
     """Those of the record that are still alive; to be called with the lock held."""
     try:
-        entries = [Process(str(name), int(pid), int(started)) for name, pid, started in json.loads(path.read_text())]
-    except (OSError, ValueError, TypeError):
+        entries = decode_record(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError, OverflowError, RecursionError):
         return []
     return [process for process in entries if _started(process.pid) == process.started]
 

@@ -19,6 +19,11 @@ class Post:
         self._later = later
         self._queues: dict[int, deque[tuple[Mapping[str, object], Sequence[int]]]] = {}  # by pid
 
+    @property
+    def is_idle(self) -> bool:
+        """Everything is sent."""
+        return not self._queues
+
     def send(self, child: Child, message: Mapping[str, object], fds: Sequence[int] = ()) -> None:
         """Now or as soon as there is room; dropped if the child goes before."""
         if child.pid in self._queues:

@@ -16,6 +16,9 @@ from lbfast.config.layout import Layout
 from lbfast.health.results import ProbeResults
 from lbfast.model.appliance import Config
 
+MOST_WRITERS = 512  # seats of workers
+JOURNAL_ROOM = 16_384  # keys of each; memory is taken when it is first written
+
 
 @dataclass
 class Shared:
@@ -24,24 +27,26 @@ class Shared:
     table: Table
     counters: Counters
     sticks: dict[int, StickTable]  # service slot -> table
-    slabs: list[Slab]  # by worker index
-    rings: list[Ring]  # by worker index
+    slabs: list[Slab]  # by seat
+    rings: list[Ring]  # by seat
     results: ProbeResults
     health_wake: int  # eventfd: a connect to a real server failed
     journal: Journal  # stick-table changes for the peer
+    ring_wake: int  # eventfd: an event ring is half full
 
 
-def create_shared(config: Config, layout: Layout, workers: int, connections: int) -> Shared:
-    """Make all of it; ``connections`` is the room of each worker's slab.  Pages cost nothing until touched."""
+def create_shared(config: Config, layout: Layout, counters: Counters) -> Shared:
+    """Make all of it but the seats.  Pages cost nothing until touched."""
     return Shared(
         table=Table.create(),
-        counters=Counters.create(workers),
+        counters=counters,
         sticks=make_sticks(config, layout),
-        slabs=[Slab.create(connections) for _ in range(workers)],
-        rings=[Ring.create(index) for index in range(workers)],
+        slabs=[],
+        rings=[],
         results=ProbeResults.create(),
         health_wake=os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC),
-        journal=Journal.create(workers),
+        journal=Journal.create(MOST_WRITERS, JOURNAL_ROOM),
+        ring_wake=os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC),
     )
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 
-from lbfast.config.errors import ConfigError
+from lbfast.config.aside import keep_aside
+from lbfast.config.errors import ConfigError, Problem
+from lbfast.config.first import choose_first
 from lbfast.config.id_file import keep_ids
 from lbfast.config.layout import Layout, plan_layout
 from lbfast.config.paths import (
@@ -24,28 +25,26 @@ from lbfast.config.paths import (
 from lbfast.config.publish import Placed, publish
 from lbfast.config.store import Loaded, load
 from lbfast.config.versions import Version, VersionStore, adopt_text
+from lbfast.control.access import Access, GroupFault, access_of
 from lbfast.control.admin import restore_admin
 from lbfast.control.catalog import catalog_of
 from lbfast.control.engine import local_clock
 from lbfast.control.peer import user_name
 from lbfast.model.appliance import Config
+from lbfast.supervisor import capabilities
 from lbfast.supervisor.address_plan import WantedAddress
-from lbfast.supervisor.addresses import AddressFaults
+from lbfast.supervisor.addresses import AddressFaults, decode_record
 from lbfast.supervisor.ha_addresses import AddressOwner
 from lbfast.supervisor.ha_body import is_paired
 from lbfast.supervisor.limits import WorkerLimits, pipes_for_each, plan_limits, raise_descriptor_limit
 from lbfast.supervisor.listeners import Listener, ListenFaults, close_listeners, open_listeners
 from lbfast.supervisor.lock import Lock
+from lbfast.supervisor.orphans import decode_record as decode_children
 from lbfast.supervisor.orphans import end_orphans, find_orphans
+from lbfast.supervisor.privileges import Privileges, User, UserFault, decide, why_not_executable
+from lbfast.supervisor.seats import Seats, make_counters
 from lbfast.supervisor.shared import Shared, create_shared
-
-
-@dataclass(frozen=True)
-class Inbox:
-    """Where a worker is handed accepted sockets; kept open by the supervisor across the worker's deaths."""
-
-    receive: int
-    send: int
+from lbfast.supervisor.web_door import WebDoor, open_web_door
 
 
 @dataclass
@@ -53,22 +52,31 @@ class Assets:
     """What the supervisor owns, ready to be inherited."""
 
     config_path: Path
+    loaded: Loaded  # text of the configuration that runs
     config: Config
     layout: Layout
     workers: int
     limits: WorkerLimits
     shared: Shared
     listeners: list[Listener]
-    inboxes: list[Inbox]
+    seats: Seats
     addresses: AddressOwner
     children_record: Path
     locks: list[Lock]
+    privileges: Privileges
+    access: Access
+    web: list[WebDoor] = field(default_factory=list)  # where the web interface listens: one, or none
     version: int = 0  # of the configuration, as the version store counts
     probed: Placed | None = None  # what health works on, when that is not what runs
     spare: list[Listener] = field(default_factory=list)  # open, but not (or no longer) any worker's
+    is_shut: bool = False  # workers get their listeners later
     notes: list[str] = field(default_factory=list)  # for the events
     warnings: list[str] = field(default_factory=list)  # for stderr
     owned: ExitStack = field(default_factory=ExitStack)
+
+    def close_web(self) -> None:
+        """Of the supervisor, or in a child for which it is not."""
+        close_doors(self.web)
 
     def forget_locks(self) -> None:
         """In a child: the locks are the supervisor's, and must end with it."""
@@ -85,45 +93,64 @@ def prepare(config_path: Path) -> Assets:
     loaded = load(config_path)
     with ExitStack() as undo:
         locks = _take_locks(undo)
+        loaded, chosen = choose_first(loaded, VersionStore(state_dir()))
         children_record = runtime_dir() / "children.json"
         undo.callback(lambda: children_record.unlink(missing_ok=True))
-        notes = _end_orphans(children_record)
+        privileges, access = rights_of(loaded)
+        damage = _look_for_damage(children_record)
+        notes = [*damage, *_end_orphans(children_record), *privileges.notes, *([chosen] if chosen else [])]
         layout = plan_layout(loaded.config)
-        workers = loaded.config.workers or len(os.sched_getaffinity(0))
+        workers = workers_of(loaded.config)
         limits = _limits(loaded.config, layout, workers)
         addresses = AddressOwner(state_dir() / "addresses.json", is_paired=is_paired())
         undo.callback(addresses.drop_all)
         listeners = _reach(loaded, loaded.config, layout, workers, addresses)
         undo.callback(close_listeners, listeners)
+        web = open_web_door(loaded.config.web, loaded.problem) if loaded.config.web else None
+        doors = [web] if web else []
+        undo.callback(close_doors, doors)
         # Only now: a start that this machine refuses changes nothing, not even the kept identities.
         config, warnings = keep_ids(loaded.config, state_dir())
-        shared = create_shared(config, layout, workers, limits.connections)
+        shared = create_shared(config, layout, make_counters())
         _publish(loaded, shared, config, layout)
         # Before the first worker: a server that was halted must not get a client until control is up.
         trouble = restore_admin(state_dir(), catalog_of(config, layout), shared, local_clock())
         notes += [trouble] if trouble else []
-        inboxes = _make_inboxes(workers, undo)
-        warnings = [f"warning: {doubt}" for doubt in loaded.warnings] + warnings
+        seats = Seats(shared, limits.connections)
+        undo.callback(seats.close)
+        for place in range(workers):
+            seats.take(place)
+        version = _keep_version(loaded, damage)
+        warnings += damage
+        notes += [told for told in warnings if told not in notes]
+        warnings = [f"warning: {doubt}" for doubt in (*loaded.warnings, *_log_doubts(loaded))] + warnings
         notes += _notes(config, limits, workers, addresses)
         return Assets(
             config_path,
+            loaded,
             config,
             layout,
             workers,
             limits,
             shared,
             listeners,
-            inboxes,
+            seats,
             addresses,
             children_record,
             locks,
-            _keep_version(loaded, warnings),
-            None,
-            [],
-            notes,
-            warnings,
-            undo.pop_all(),
+            privileges,
+            access,
+            doors,
+            version,
+            notes=notes,
+            warnings=warnings,
+            owned=undo.pop_all(),
         )
+
+
+def workers_of(config: Config) -> int:
+    """How many: as configured, or one for each core."""
+    return config.workers or len(os.sched_getaffinity(0))
 
 
 def _take_locks(undo: ExitStack) -> list[Lock]:
@@ -140,6 +167,46 @@ def _take_locks(undo: ExitStack) -> list[Lock]:
         undo.callback(lock.release)
         locks.append(lock)
     return locks
+
+
+def rights_of(loaded: Loaded) -> tuple[Privileges, Access]:
+    """Whom the children become, and who may use the control socket."""
+    config = loaded.config
+    places = [state_dir(), *([Path(config.log.file)] if config.log.file else [])]
+    try:
+        privileges = decide(config.user, places, capabilities.held())
+        if privileges.user is not None:
+            _check_scripts(loaded, privileges.user)
+        users = {os.geteuid()} | ({privileges.user.uid} if privileges.user else set())
+        owner = privileges.user.uid if privileges.user else -1
+        return privileges, access_of(config.control, frozenset(users), owner=owner)
+    except UserFault as fault:
+        problem = loaded.problem(("user",), fault.found, fault.expected)
+    except GroupFault as fault:
+        problem = loaded.problem(("control", fault.key), fault.found, fault.expected)
+    raise ConfigError([problem])
+
+
+def _check_scripts(loaded: Loaded, user: User) -> None:
+    """A script that health cannot run would take every server of its service down."""
+    problems = [
+        loaded.problem(("virtual_service", place, "health_check", "script"), found, "a program that it may execute")
+        for place, service in enumerate(loaded.config.virtual_services)
+        if service.health_check.script and (found := why_not_executable(Path(service.health_check.script), user))
+    ]
+    if problems:
+        raise ConfigError(problems)
+
+
+def _look_for_damage(children_record: Path) -> list[str]:
+    """Records that a crash or a bad disk has spoiled; what is to be told of each."""
+    found = (
+        keep_aside(children_record, decode_children, "processes of a killed supervisor cannot be found by it"),
+        keep_aside(
+            state_dir() / "addresses.json", decode_record, "addresses that a killed supervisor raised stay as they are"
+        ),
+    )
+    return [told for told in found if told]
 
 
 def _end_orphans(record: Path) -> list[str]:
@@ -187,24 +254,34 @@ def _publish(loaded: Loaded, shared: Shared, config: Config, layout: Layout) -> 
         raise ConfigError([problem]) from None
 
 
-def _keep_version(loaded: Loaded, warnings: list[str]) -> int:
+def _log_doubts(loaded: Loaded) -> list[Problem]:
+    """A log that cannot be written: no reason to leave clients alone, but to say so where starts are looked at."""
+    file = loaded.config.log.file
+    folder = None if file is None else Path(file).parent
+    if folder is None or (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+        return []
+    what = "cannot be written to" if folder.is_dir() else "does not exist"
+    return [
+        loaded.problem(("log", "file"), f'"{file}", but {folder} {what}', "a file in a folder that can be written to")
+    ]
+
+
+def _keep_version(loaded: Loaded, told: list[str]) -> int:
+    """The number of what runs; ``told`` gets what was wrong."""
     now = local_clock().now_iso()
     started = Version(0, now, user_name(os.getuid()), "given at start", os.path.abspath(loaded.file))
-    number, trouble = adopt_text(VersionStore(state_dir()), loaded.text, started)
+    store = VersionStore(state_dir())
+    newest = store.newest()
+    told += store.move_damaged()
+    number, trouble = adopt_text(store, loaded.text, started, newest)
     if trouble:
-        warnings.append(trouble)
+        told.append(trouble)
     return number
 
 
-def _make_inboxes(workers: int, undo: ExitStack) -> list[Inbox]:
-    inboxes = []
-    kind = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-    for _ in range(workers):
-        receive, send = (sock.detach() for sock in socket.socketpair(socket.AF_UNIX, kind))
-        undo.callback(os.close, receive)
-        undo.callback(os.close, send)
-        inboxes.append(Inbox(receive, send))
-    return inboxes
+def close_doors(doors: list[WebDoor]) -> None:
+    while doors:
+        doors.pop().close()
 
 
 def _notes(config: Config, limits: WorkerLimits, workers: int, addresses: AddressOwner) -> Sequence[str]:

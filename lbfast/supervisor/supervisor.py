@@ -5,21 +5,40 @@ from __future__ import annotations
 import gc
 import os
 import sys
+import time
+import traceback
+from dataclasses import replace
 from pathlib import Path
 
 from lbfast.config.errors import ConfigError
 from lbfast.config.paths import PlaceError
 from lbfast.supervisor.children import set_process_name
+from lbfast.supervisor.estate import Estate, Heritage, adopt, adopt_heritage, adopt_inboxes
 from lbfast.supervisor.life import Supervisor
 from lbfast.supervisor.lock import AlreadyRunning
+from lbfast.supervisor.migrate import differs, migrate
+from lbfast.supervisor.reexec import inherited
+from lbfast.supervisor.standstill import stand_still
 from lbfast.supervisor.start import Assets, prepare
+from lbfast.supervisor.trial import TRIAL, run_trial
 
 OK, FAILED, BAD_CONFIG = 0, 1, 2
+_UMASK = 0o027  # whatever is written from here on is nobody else's to read
+LEFT = -1
 
 
 def run(config_path: str | os.PathLike[str]) -> int:
     """Run until stopped; 0 after a stop, 1 when it cannot run, 2 for a configuration that cannot be used."""
-    path = Path(os.path.abspath(config_path))
+    trial = inherited(TRIAL)
+    if trial is not None:
+        return run_trial(trial)
+    estate = inherited()
+    if estate is not None:
+        return _go_on(estate)
+    return _begin(Path(os.path.abspath(config_path)))
+
+
+def _begin(path: Path) -> int:
     try:
         assets = prepare(path)
     except ConfigError as error:
@@ -32,18 +51,50 @@ def run(config_path: str | os.PathLike[str]) -> int:
         print(f"lbfast: cannot start: {error}", file=sys.stderr)
         return FAILED
     with assets.owned:
-        return _supervise(assets)
+        return abs(_supervise(assets))
 
 
-def _supervise(assets: Assets) -> int:
+def _go_on(estate: Estate) -> int:
+    """This program has taken over: whatever fails here, those that serve go on."""
+    try:
+        heritage = adopt_heritage(estate, time.monotonic())
+        if differs(estate):
+            stand_still(heritage.children)
+            estate = migrate(estate)
+            heritage = replace(heritage, old_inboxes=adopt_inboxes(estate))
+        assets = adopt(estate)
+    except Exception:
+        traceback.print_exc()
+        print("lbfast: the new program cannot take over; workers go on without a supervisor", file=sys.stderr)
+        return FAILED
+    code = _supervise(assets, heritage)
+    if code != LEFT:
+        assets.owned.close()
+    return FAILED if code == LEFT else code
+
+
+def _supervise(assets: Assets, heritage: Heritage | None = None) -> int:
+    """The exit code, or LEFT when a failure of the supervisor itself has left the others alone."""
+    os.umask(_UMASK)
     for warning in assets.warnings:
         print(f"lbfast: {warning}", file=sys.stderr)
     set_process_name("lbfast")
     # What exists now lives as long as we do: keep the collector from touching, and so copying, it in every child.
     gc.collect()
     gc.freeze()
-    supervisor = Supervisor(assets)
+    supervisor = Supervisor(assets, heritage)
     try:
-        return supervisor.run()
-    finally:
+        code = supervisor.run()
+    except Exception:
+        if not supervisor.leave():
+            supervisor.close()
+            raise
+        traceback.print_exc()
+        print("lbfast: the supervisor has failed; workers, control and health go on", file=sys.stderr)
+        assets.owned.pop_all()  # kept: others use it
+        return LEFT
+    except BaseException:
         supervisor.close()
+        raise
+    supervisor.close()
+    return code

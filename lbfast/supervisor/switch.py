@@ -9,6 +9,7 @@ it was, and only then control is started again.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -34,13 +35,16 @@ from lbfast.supervisor.listeners import (
     apply_options,
     close_listeners,
     deafen,
+    doors_of,
     open_listeners,
+    open_more,
     queued,
 )
 from lbfast.supervisor.netlink import IPAddress
 from lbfast.supervisor.post import Post, in_parts
 from lbfast.supervisor.shared import make_sticks
-from lbfast.supervisor.start import Assets
+from lbfast.supervisor.start import Assets, workers_of
+from lbfast.supervisor.web_door import WebDoor, open_web_door
 
 EMPTY_WITHIN = 1.0  # for workers to accept what is queued on a listener that goes
 PROBE_WITHIN = 5.0  # for the first verdicts on new real servers
@@ -55,8 +59,12 @@ class Crew(Protocol):
     def control(self) -> Child | None: ...
     def replace_health(self) -> None: ...
     def tell_ha(self) -> None: ...
+    def replace_web(self) -> None: ...
     def later(self, seconds: float, action: Callable[[], None]) -> None: ...
     def complain(self, text: str) -> None: ...
+    def pin(self) -> None: ...
+    def start_missing(self) -> None: ...
+    def resize(self, places: Sequence[int], gone: Sequence[int], done: Callable[[str], None]) -> None: ...
 
 
 @dataclass
@@ -67,6 +75,8 @@ class _Opened:
     listeners: list[Listener]
     sticks: dict[int, StickTable]
     addresses: list[IPAddress]
+    more: dict[Listener, list[int]]  # sockets that open listeners lack for the new number of workers
+    web: WebDoor | None = None  # a new place of the web interface
     is_probed: bool = False
 
 
@@ -80,6 +90,8 @@ class _Going:
     services: list[int]
     addresses: list[IPAddress]
     cut: bool
+    new_places: range
+    gone_places: range
     looks: int = 0
     waiting: set[int] = field(default_factory=set)  # pids of workers that have not answered
     is_told: bool = False
@@ -88,16 +100,18 @@ class _Going:
 class Switch:
     """One commit at a time."""
 
-    def __init__(self, assets: Assets, crew: Crew) -> None:
+    def __init__(self, assets: Assets, crew: Crew, post: Post) -> None:
         self._assets = assets
         self._crew = crew
-        self._post = Post(crew.later)
+        self._post = post
         self._opened: _Opened | None = None
         self._going: _Going | None = None
         self._number = 0  # of the commit under way: timers name it, so that they keep nothing of it alive
 
     def forget(self) -> None:
         """In a new child: what is not in use yet, or no longer, is the supervisor's alone."""
+        if self._opened is not None and self._opened.web is not None:
+            self._opened.web.close()
         self._opened = self._going = None
 
     # --- control asks ---------------------------------------------------------
@@ -113,6 +127,11 @@ class Switch:
             self._activate(cut=message.get("cut") is not False)
         elif what == "cancel":
             self._put_back(is_published=message.get("published") is True)
+
+    @property
+    def is_busy(self) -> bool:
+        """A commit is under way."""
+        return self._opened is not None or self._going is not None
 
     def _open(self, fd: int) -> None:
         if self._going is not None:
@@ -140,7 +159,9 @@ class Switch:
         assets, placed, loaded = self._assets, candidate.placed, candidate.loaded
         here = {(it.spec.address, it.spec.port) for it in assets.listeners}
         specs = [spec for spec in placed.layout.listeners if (spec.address, spec.port) not in here]
-        needed = (len(assets.listeners) + len(specs)) * assets.workers + 256
+        workers = workers_of(placed.config)
+        _check_room(assets, workers)
+        needed = (len(assets.listeners) + len(specs)) * max(workers, assets.workers) + 256
         if needed > assets.limits.descriptors:
             raise ValueError(f"{needed} open files needed for the listeners, {assets.limits.descriptors} allowed")
         positions = {service.label: (place, service) for place, service in enumerate(placed.config.virtual_services)}
@@ -148,15 +169,44 @@ class Switch:
         try:
             raised = assets.addresses.raise_more(wanted_addresses(placed.config))
             listeners = open_listeners(
-                specs, positions, assets.workers, assets.listeners, free_bind=assets.addresses.is_paired
+                specs,
+                positions,
+                max(workers, assets.workers),
+                assets.listeners,
+                free_bind=assets.addresses.is_paired,
             )
         except (AddressFaults, ListenFaults) as error:
             assets.addresses.drop(raised)
             faults = sorted(error.faults, key=lambda fault: fault.service)
             raise ConfigError([loaded.problem(it.path, it.found, it.expected) for it in faults]) from None
+        try:
+            web = self._open_web(candidate)
+        except ConfigError:
+            close_listeners(listeners)
+            assets.addresses.drop(raised)
+            raise
         assets.spare += listeners
-        sticks = make_sticks(placed.config, placed.layout, without=assets.shared.sticks)
-        return _Opened(candidate, listeners, sticks, raised)
+        more: dict[Listener, list[int]] = {}
+        try:
+            stays = {(it.address, it.port): it.label for it in placed.layout.listeners}
+            for listener in assets.listeners:
+                label = stays.get((listener.spec.address, listener.spec.port))
+                if label is not None and len(listener.fds) < workers:
+                    more[listener] = open_more(listener, positions[label][1], workers)
+            sticks = make_sticks(placed.config, placed.layout, without=assets.shared.sticks)
+        except BaseException:
+            _close_fds(more)
+            self._close(listeners)
+            assets.addresses.drop(raised)
+            raise
+        return _Opened(candidate, listeners, sticks, raised, more, web)
+
+    def _open_web(self, candidate: Candidate) -> WebDoor | None:
+        """Where the web interface is to move; None when it stays where it is, or goes."""
+        wanted, here = candidate.placed.config.web, self._assets.web
+        if wanted is None or (here and here[0].is_at(wanted)):
+            return None
+        return open_web_door(wanted, candidate.loaded.problem, here[0] if here else None)
 
     def _probe(self) -> None:
         """Let health judge the new real servers before any client can be sent to them."""
@@ -216,6 +266,9 @@ class Switch:
             assets.probed = None
             self._crew.replace_health()
         self._close(opened.listeners)
+        _close_fds(opened.more)
+        if opened.web is not None:
+            opened.web.close()
         for failure in assets.addresses.drop(opened.addresses):
             self._crew.complain(failure)
 
@@ -234,9 +287,16 @@ class Switch:
         before = Placed(assets.config, assets.layout)
         going = self._plan_going(before, placed, cut)
         moved = self._take_over(opened, going)
+        was_pinned = assets.config.pin_workers
+        is_web_changed = assets.config.web != placed.config.web
         assets.config, assets.layout, assets.version = placed.config, placed.layout, opened.candidate.version
+        assets.loaded = opened.candidate.loaded
         self._hand_out(opened, moved)
         self._crew.tell_ha()
+        if was_pinned != assets.config.pin_workers:
+            self._crew.pin()
+        if is_web_changed:
+            self._move_web(opened.web)
         assets.probed = None  # health works on this configuration already
         self._going = going
         for listener in going.listeners:
@@ -254,6 +314,8 @@ class Switch:
             services=sorted(set(before.layout.services.values()) - set(after.layout.services.values())),
             addresses=[it for it in self._assets.addresses.raised if str(it) not in addresses],
             cut=cut,
+            new_places=range(self._assets.workers, workers_of(after.config)),
+            gone_places=range(workers_of(after.config), self._assets.workers),
         )
 
     def _take_over(self, opened: _Opened, going: _Going) -> list[Listener]:
@@ -267,7 +329,7 @@ class Switch:
             spec = specs.get((listener.spec.address, listener.spec.port))
             if spec is None:
                 continue
-            kept.append(Listener(spec, listener.fds))
+            kept.append(Listener(spec, (*listener.fds, *opened.more.get(listener, ()))))
             if spec.service != listener.spec.service:
                 moved.append(kept[-1])
             self._set_options(kept[-1], services[spec.label])
@@ -280,6 +342,14 @@ class Switch:
             del assets.shared.sticks[slot]
         return moved
 
+    def _move_web(self, door: WebDoor | None) -> None:
+        assets = self._assets
+        if door is not None or assets.config.web is None:
+            assets.close_web()
+        if door is not None:
+            assets.web.append(door)
+        self._crew.replace_web()
+
     def _set_options(self, listener: Listener, service: Any) -> None:
         try:
             apply_options(listener, service)
@@ -289,10 +359,9 @@ class Switch:
     def _hand_out(self, opened: _Opened, moved: Sequence[Listener]) -> None:
         """New tables first: a worker must have them when the first client comes."""
         slots = list(opened.sticks)
-        places = [[it.spec.address, it.spec.port, it.spec.service] for it in opened.listeners]
         moves = [[it.spec.address, it.spec.port, it.spec.service] for it in moved]
         for worker in self._crew.workers():
-            handles = [it.fds[worker.index] for it in opened.listeners]
+            places, handles = doors_of(opened.listeners, worker.index, self._assets.workers)
             parts = in_parts({"do": "listen"}, "sticks", slots, [it.fd for it in opened.sticks.values()])
             parts += in_parts({"do": "listen"}, "listeners", places, handles)
             parts += in_parts({"do": "listen"}, "moved", moves)
@@ -355,7 +424,43 @@ class Switch:
         self._close(going.listeners)
         for failure in self._assets.addresses.drop(going.addresses):
             self._crew.complain(failure)
+        self._resize(going)
+
+    def _resize(self, going: _Going) -> None:
+        """More workers, or fewer: those that stay take the sockets of those that go."""
+        assets = self._assets
+        before = assets.workers
+        assets.workers = before + len(going.new_places) - len(going.gone_places)
+        if assets.workers == before:
+            self._answer({"event": "activated"})
+            return
+        for worker in self._crew.workers():
+            if worker.index < assets.workers:
+                places, handles = doors_of(assets.listeners, worker.index, assets.workers)
+                for part, fds in in_parts({"do": "listen"}, "listeners", places, handles):
+                    self._post.send(worker, part, fds)
+        self._crew.resize(going.new_places, going.gone_places, self._resized)
+
+    def _resized(self, failure: str) -> None:
+        if failure:
+            self._crew.complain(f"workers: {failure}; it is tried again")
+            self._crew.start_missing()
         self._answer({"event": "activated"})
+
+
+def _check_room(assets: Assets, workers: int) -> None:
+    """Fewer workers must be able to hold every connection that is open now."""
+    counters = assets.shared.counters
+    count = sum(counters.worker(seat)["connections"] for seat in range(counters.workers))
+    room = workers * (assets.seats.room - assets.seats.room // 16)
+    if workers < assets.workers and count > room:
+        raise ValueError(f"workers: {workers} have room for {room} connections, {count} are open")
+
+
+def _close_fds(more: dict[Listener, list[int]]) -> None:
+    for fds in more.values():
+        for fd in fds:
+            os.close(fd)
 
 
 def wanted_addresses(config: Config) -> list[WantedAddress]:

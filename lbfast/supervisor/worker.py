@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import FrameType
 
 from lbfast import _splice
+from lbfast._conn import Slab
 from lbfast.model.state import Ended
-from lbfast.supervisor.channel import Channel
+from lbfast.supervisor.channel import Channel, Message
 from lbfast.supervisor.doors import Doors
 from lbfast.supervisor.limits import PIPE_SIZE
-from lbfast.supervisor.listeners import Listener
+from lbfast.supervisor.listeners import Listener, sockets_of
 from lbfast.supervisor.shared import Shared
 
 STOP_GRACE = 1.0
@@ -28,44 +29,52 @@ _LINGER = 1.0  # after the cut, for last bytes and resets to leave
 class WorkerSetup:
     """What one worker gets."""
 
-    index: int
+    place: int
+    workers: int  # that share the listeners
+    seat: int
     shared: Shared
     listeners: Sequence[Listener]
     inbox: int
-    outboxes: dict[int, int]  # worker index -> the sending end of its inbox
+    outboxes: dict[int, int]  # seat -> the sending end of its inbox
     pipes: int
     core: int | None  # to stay on
+    confine: Callable[[], str | None]  # give up every system call that serving clients does not need; why not, if so
 
 
 def run_worker(setup: WorkerSetup, channel: Channel) -> int:
     """Serve until told to stop; the exit code."""
     if setup.core is not None:
-        _pin(setup.core)
+        _pin({setup.core})
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # splice into a closed socket raises it
     shared = setup.shared
     loop = _splice.Loop(
-        setup.index,
+        setup.seat,
         shared.table,
         shared.counters,
-        shared.slabs[setup.index],
-        shared.rings[setup.index],
+        shared.slabs[setup.seat],
+        shared.rings[setup.seat],
         inbox=setup.inbox,
         outboxes=setup.outboxes,
         control=channel.fileno(),
         health_wake=shared.health_wake,
+        ring_wake=shared.ring_wake,
         pipe_size=PIPE_SIZE,
         max_pipes=setup.pipes,
     )
     loop.set_journal(shared.journal)
     for slot, stick in shared.sticks.items():
         loop.set_stick(slot, stick)
+    for seat, slab in enumerate(shared.slabs):
+        loop.meet(seat, slab)
     doors = Doors(loop)
     for listener in setup.listeners:
         spec = listener.spec
-        doors.open((spec.address, spec.port), listener.fds[setup.index], spec.service)
+        for fd in sockets_of(listener, setup.place, setup.workers):
+            doors.open((spec.address, spec.port), fd, spec.service)
     worker = _Worker(loop, channel, doors)
     signal.signal(signal.SIGTERM, worker.on_signal)
-    channel.send_now({"event": "ready", "pid": os.getpid()})
+    note = setup.confine()
+    channel.send_now({"event": "ready", "pid": os.getpid()} | ({"note": note} if note else {}))
     worker.serve()
     loop.close()
     return 0
@@ -105,21 +114,43 @@ class _Worker:
         try:
             while (received := self.channel.receive_fds_now()) is not None:
                 message, fds = received
-                if message.get("do") == "stop":
-                    self.asked = True
-                elif message.get("do") == "cut":
-                    self.asked, self.cut_at = True, time.monotonic()
-                    self.loop.stop_accepting()
-                elif message.get("do") == "listen" and not self.asked:
-                    self.doors.take(message, fds)
-                elif message.get("do") == "unlisten" and not self.asked:
-                    self.doors.give_up(message)
-                    if message.get("last"):
-                        self.channel.send_now({"event": "switched"})
+                self._hear(message, fds)
         except BlockingIOError:
             return
         # The supervisor is gone: we go on serving.  A closed descriptor leaves the epoll set by itself.
         self.channel.close()
+
+    def _hear(self, message: Message, fds: Sequence[int]) -> None:
+        what = message.get("do")
+        if what == "stop":
+            self.asked = True
+        elif what == "cut":
+            self.asked, self.cut_at = True, time.monotonic()
+            self.loop.stop_accepting()
+        elif what == "meet":
+            self.loop.meet(message["seat"], Slab.attach(fds[0]), fds[1])
+            os.close(fds[0])  # attach has its own
+        elif what == "pin":
+            _pin(set(message["cores"]))
+        elif what == "leave" and message.get("apart"):
+            self.loop.leave(dict(zip(message["to"], fds, strict=True)), apart=True)
+        elif what == "leave":
+            self.loop.leave(message["to"])
+        elif what == "freeze":
+            self._stand_still()
+        elif what == "listen" and not self.asked:
+            self.doors.take(message, fds)
+        elif what == "unlisten" and not self.asked:
+            self.doors.give_up(message)
+            if message.get("last"):
+                self.channel.send_now({"event": "switched"})
+
+    def _stand_still(self) -> None:
+        """Touch nothing that is shared until the next message says how it goes on."""
+        self.channel.send_now({"event": "frozen"})
+        received = self.channel.receive_fds()
+        if received is not None:
+            self._hear(*received)
 
     def _stop(self) -> None:
         self.loop.stop_accepting()
@@ -131,8 +162,8 @@ class _Worker:
         self.gone_at = time.monotonic() + _LINGER
 
 
-def _pin(core: int) -> None:
+def _pin(cores: set[int]) -> None:
     try:
-        os.sched_setaffinity(0, {core})
+        os.sched_setaffinity(0, cores)
     except OSError:
         pass  # the core was taken from us since: the kernel places us

@@ -130,3 +130,14 @@ def test_slow_start_grows_from_a_tenth() -> None:
     for passed, share in ((0, 0.1), (50_000, 0.5), (100_000, 1.0)):
         found = choose(table, 220, now=up + passed)
         assert abs(found[1] / found[0] - share) < 0.05, (passed, found)
+
+
+@pytest.mark.parametrize("admin", [Admin.DRAIN, Admin.HALT])
+def test_slow_start_runs_from_online_too(admin: Admin) -> None:
+    table = table_of(Scheduler.WRR, [100, 100], slow_start_ms=100_000)
+    table.set_admin(1, Admin.ONLINE)
+    assert choose(table, 20) == {0: 10, 1: 10}  # it was online: nothing comes back
+    table.set_admin(1, admin)
+    table.set_admin(1, Admin.ONLINE)
+    found = choose(table, 220, now=now_ms())
+    assert abs(found[1] / found[0] - 0.1) < 0.05, found

@@ -161,6 +161,7 @@ ANSWERS: dict[str, Answer] = {
         "previous": None,
         "previous_reason": None,
         "if_down": "Symphony Server 3",
+        "refusal": None,
         "lines": ["10.1.2.3 goes to Symphony Server 2.", "If that server went down: Symphony Server 3."],
     },
     "events": {"events": EVENTS},

@@ -23,11 +23,13 @@ from lbfast.config.publish import publish
 from lbfast.config.store import load
 from lbfast.control.process import run_control
 from lbfast.supervisor.channel import Channel
+from lbfast.supervisor.seats import Seats, make_counters
 from lbfast.supervisor.shared import create_shared
 path = Path(sys.argv[1])
 config, _ = assign_ids(load(path).config, KnownIds())
 layout = plan_layout(config)
-shared = create_shared(config, layout, 1, 100)
+shared = create_shared(config, layout, make_counters())
+Seats(shared, 100).take(0)
 publish(shared.table, config, layout)
 sys.exit(run_control(path, config, layout, shared, Channel(socket.socket(fileno=int(sys.argv[2])))))
 """
@@ -38,7 +40,7 @@ VS, R1, R2 = "Symphony", "Symphony Server 1", "Symphony [2]"
 def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("run")
     file = folder / "lbfast.toml"
-    file.write_text(render_config(8443, [Served(R1, 1, 1), Served(R2, 2, 2)]))
+    file.write_text(render_config(8443, 9443, [Served(R1, 1, 1), Served(R2, 2, 2)]))
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
         child = subprocess.Popen(

@@ -67,7 +67,7 @@ def test_a_stopped_server_is_stopped_for_good(tmp_path):
 
 def test_the_configuration_is_valid(tmp_path):
     file = tmp_path / "demo.toml"
-    file.write_text(render_config(8443, [Served(name, 40000 + n, n) for n, name in enumerate(SERVERS)]))
+    file.write_text(render_config(8443, 9443, [Served(name, 40000 + n, n) for n, name in enumerate(SERVERS)]))
     loaded = load(file)
     assert loaded.warnings == ()
     (service,) = loaded.config.virtual_services
@@ -81,12 +81,15 @@ def test_the_configuration_is_valid(tmp_path):
 
 def test_the_words_can_be_copied():
     servers = [Served(name, 40000 + n, 700 + n) for n, name in enumerate(SERVERS)]
-    text = render_welcome(8443, servers, "lbfast", {"LBFAST_RUNTIME_DIR": "/tmp/a b/run"})
+    text = render_welcome(
+        8443, "https://127.0.0.1:9443/lbadmin/setup?code=x", servers, "lbfast", {"LBFAST_RUNTIME_DIR": "/tmp/a b/run"}
+    )
     assert "export LBFAST_RUNTIME_DIR='/tmp/a b/run'" in text
     assert "lbfast drain Symphony 'Symphony Server 1'" in text
     assert "lbfast online Symphony 'Symphony Server 1'" in text
     assert "curl -k --interface 127.0.0.2 https://127.0.0.1:8443/" in text
     assert "kill 700" in text
+    assert "https://127.0.0.1:9443/lbadmin/setup?code=x" in text
 
 
 def test_a_port_in_use(tmp_path):
@@ -102,7 +105,7 @@ def test_a_port_in_use(tmp_path):
 
 def test_check_and_schema(tmp_path):
     file = tmp_path / "a [b].toml"
-    file.write_text(render_config(8443, [Served("A", 1, 1), Served("B", 2, 2)]))
+    file.write_text(render_config(8443, 9443, [Served("A", 1, 1), Served("B", 2, 2)]))
     said = lbfast(tmp_path, "check", str(file))
     assert (said.returncode, said.stdout) == (0, f"{file}: ok: 1 virtual service, 2 real servers\n")
     file.write_text(file.read_text().replace("port = 2", "prot = 2").replace('"8443"', '"0"'))

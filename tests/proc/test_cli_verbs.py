@@ -154,7 +154,7 @@ def test_refusals_are_one_line_on_stderr_and_exit_code_1(control, tmp_path, word
         (["weight", VS, R1, "much"], '"much"'),
         (["drain", VS], "REAL"),
         (["drain", VS, "Symphony", "Server", "1"], "a label with spaces needs quotes"),
-        (["overvew"], '"overview"'),
+        (["overvew"], 'Unknown command "overvew". Did you mean "overview"? See `lbfast --help`.'),
         (["persistence", "shw", VS], '"show"'),
         (["overview", "--jsn"], "--json"),
         (["events", "--limit", "-1"], "--limit"),

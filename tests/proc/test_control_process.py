@@ -24,6 +24,7 @@ from lbfast.control.process import run_control
 from lbfast.model.appliance import Config
 from lbfast.model.state import Admin
 from lbfast.supervisor.channel import Channel
+from lbfast.supervisor.seats import Seats, make_counters
 from lbfast.supervisor.shared import Shared, create_shared
 
 VS, R1 = "Symphony", "Symphony Server 1"
@@ -38,7 +39,9 @@ class Control:
         log = {"target": "file", "file": str(self.log)}
         self.config = Config.model_validate({"virtual_service": SERVICES, "log": log})
         self.layout: Layout = plan_layout(self.config)
-        self.shared: Shared = create_shared(self.config, self.layout, 1, 64)
+        self.shared: Shared = create_shared(self.config, self.layout, make_counters())
+        self.seats = Seats(self.shared, 64)
+        self.seats.take(0)
         publish(self.shared.table, self.config, self.layout)
         self.client = Client(directory / "run" / "control.sock")
         self.pid = 0
@@ -92,6 +95,7 @@ class Control:
             os.kill(self.pid, signal.SIGKILL)
             self.end()
         os.close(self.shared.health_wake)
+        os.close(self.shared.ring_wake)
 
 
 @pytest.fixture

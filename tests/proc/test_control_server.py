@@ -24,9 +24,12 @@ from control_world import World, slab_record
 
 from lbfast.control import protocol
 from lbfast.control import server as server_module
+from lbfast.control.access import Access
 from lbfast.control.client import Client, ControlError, ControlUnavailable
 from lbfast.control.server import ControlServer
+from lbfast.control.socket_file import SocketFile
 
+OWN = Access(frozenset({os.geteuid()}))
 VS, R1 = "Symphony", "Symphony Server 1"
 
 
@@ -37,7 +40,7 @@ class Running:
         self.path = directory / "control.sock"
         self.world = World(directory / "state")
         self._loop = asyncio.new_event_loop()
-        self._server = ControlServer(self.world.engine, self.path)
+        self._server = ControlServer(self.world.engine, SocketFile(self.path), OWN)
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
         self._do(self._server.start())
@@ -278,7 +281,7 @@ def test_socket_file_mode_and_removal(tmp_path: Path) -> None:
         assert (stat.S_ISSOCK(mode), stat.S_IMODE(mode)) == (True, 0o660)
         assert os.listdir(tmp_path) == ["control.sock"]  # no temporary name is left
         with pytest.raises(ValueError, match="another lbfast answers there"):
-            asyncio.run(ControlServer(running.world.engine, running.path).start())
+            asyncio.run(ControlServer(running.world.engine, SocketFile(running.path), OWN).start())
         assert Client(running.path).call("version")
     finally:
         running.close()
@@ -294,7 +297,7 @@ def test_a_stale_socket_is_replaced_and_a_file_is_not(tmp_path: Path) -> None:
     running.close()
     path.write_text("precious")
     with pytest.raises(FileExistsError, match="not a socket"):
-        asyncio.run(ControlServer(running.world.engine, path).start())
+        asyncio.run(ControlServer(running.world.engine, SocketFile(path), OWN).start())
     assert path.read_text() == "precious"
 
 

@@ -61,6 +61,30 @@ BAD: dict[str, tuple[str, str, int, str, str, str]] = {
         "",
     ),
     "not TOML": ("workers = 1", "workers = = 1", 1, "", "", ""),
+    "source address of nobody": (
+        'ports = "{port}"',
+        'ports = "{port}"\nsource_addresses = ["127.0.0.1", "203.0.113.77"]',
+        7,
+        "source_addresses",
+        '"203.0.113.77", which is not on this machine',
+        "an address of this machine",
+    ),
+    "probes from an address of nobody": (
+        'ports = "{port}"',
+        'ports = "{port}"\nhealth_check = { type = "connect", source_address = "203.0.113.77" }',
+        7,
+        "health_check . source_address",
+        '"203.0.113.77", which is not on this machine',
+        "an address of this machine",
+    ),
+    "interface of nobody": (
+        'ports = "{port}"',
+        'ports = "{port}"\ninterface = "eht0"',
+        7,
+        "interface",
+        '"eht0"',
+        "an interface of this machine",
+    ),
     "address of nobody": (
         'address = "127.0.0.1"\nports',
         'address = "203.0.113.77"\nports',
@@ -101,7 +125,7 @@ def test_a_bad_configuration_is_refused_with_its_place(what: str, tmp_path: Path
         assert "found " in err
         assert "expected " in err
     _assert_nothing_started(tmp_path, port)
-    if what != "address of nobody":  # which depends on the machine, and `check` is for the file
+    if "of nobody" not in what:  # which depends on the machine, and `check` is for the file
         code, _, told = _lbfast(tmp_path, "check", str(file))
         assert (code, told) == (2, err)
 
@@ -119,6 +143,21 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     assert (code, out) == (2, "")
     assert "none.toml" in err
     assert "Traceback" not in err
+
+
+def test_a_log_that_cannot_be_written_is_told_at_start_and_clients_are_served(
+    server: TcpServer, tmp_path: Path
+) -> None:
+    port, file = free_port(), tmp_path / "none" / "lbfast.log"
+    config = {"log": {"target": "file", "file": str(file)}}
+    text = render_toml(config | {"virtual_service": [virtual_service(port, [real_server("one", server.port)])]})
+    with Lbfast(text, allow_stderr=True) as lb:
+        with connect(port) as client:
+            assert read_line(client) == b"one\n"
+        place = f"warning: {lb.config_path}:1: log . file: found "
+        assert place in lb.stderr, lb.stderr
+        assert f'"{file}", but {file.parent} does not exist, expected a file in a folder' in lb.stderr
+    assert not file.parent.exists()
 
 
 def test_a_port_in_use_names_who_has_it(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ EXPLAIN_KEYS = {"client", "service", "real", "since", "reason", "why", "connecti
     "previous",
     "previous_reason",
     "if_down",
+    "refusal",
     "lines",
 }
 EVENT_KEYS = {"at", "event", "id", "service", "real", "client", "client_port", "port", "reason", "attempts"} | {

@@ -163,6 +163,7 @@ class FakeShared:
     slabs: list[FakeSlab]
     rings: list[FakeRing]
     results: ProbeResults
+    ring_wake: int = -1
 
 
 def service(label: str, number: int, reals: int = 3, **settings: Any) -> dict[str, Any]:

@@ -42,7 +42,9 @@ def test_names_and_options():
     assert {"run", "persistence", "--help"} <= set(wanted([], "").words)
     assert wanted(["persistence"], "") == Wanted("word", ("show", "clear", "pin"))
     assert wanted(["nonsense"], "").words == ()
-    assert wanted(["drain", "A"], "-").words == ("--reason", "--json", "--help")
+    assert wanted(["drain", "A"], "-").words == (
+        *("--plan", "--deadline", "--cut", "--stagger", "--reason", "--json", "--help"),
+    )
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: " ".join(verb.path))

@@ -251,4 +251,4 @@ def test_impact_of_another_mask_and_of_what_waits_for_a_restart() -> None:
     assert found.clients_moved == 9
     assert any("placed anew" in line for line in found.lines)
     assert any("'B': the new table_size" in line for line in found.lines)
-    assert any("workers: cannot be changed" in line for line in found.lines)
+    assert any("workers: connections of a worker that goes pass" in line for line in found.lines)

@@ -94,7 +94,7 @@ def test_identities_survive_a_restart(tmp_path: Path) -> None:
     again, warnings = keep_ids(config("x", "é <b>"), tmp_path)
     assert (ids_of(again), warnings) == (ids_of(first), [])
     assert [path.name for path in tmp_path.iterdir()] == ["ids.json"]
-    assert (tmp_path / "ids.json").stat().st_mode & 0o777 == 0o640
+    assert (tmp_path / "ids.json").stat().st_mode & 0o777 == 0o600
 
 
 def test_a_file_that_says_it_all_is_not_written_again(tmp_path: Path) -> None:

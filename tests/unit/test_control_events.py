@@ -151,7 +151,7 @@ def test_lost_events_are_reported(world: World) -> None:
     drain.turn("now")
     drain.turn("now")
     assert [record["message"] for record in world.log.records] == [
-        "12 events of worker 1 were lost: its event ring was full"
+        "12 events of a worker were lost: its event ring (of seat 1) was full"
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ from control_world import World, slab_record, stick_entry
 from test_control_reports import EntryTable
 
 from lbfast.control.explain import LEFT, WHY, Situation, explain, why_sentence
+from lbfast.control.refusal import refusal
 from lbfast.control.times import span
 from lbfast.control.where_to import Candidate, choose_next, nearest_by_hash
-from lbfast.model.state import DrainPolicy, Effective, Reason, Scheduler
+from lbfast.model.state import AtLimit, DrainPolicy, Effective, Reason, Scheduler
 
 
 def server(label: str, **changes: Any) -> Candidate:
@@ -75,7 +77,7 @@ def test_whole_answer() -> None:
     assert explain(found) == {
         "client": "10.1.2.3", "service": "Symphony", "real": "A", "since": "2026-03-01T08:14:00+00:00",
         "reason": "down", "why": "B was down, so it was moved to A.", "connections": 0, "expires_in": 731.0,
-        "pinned": False, "previous": "B", "previous_reason": "down", "if_down": "B",
+        "pinned": False, "previous": "B", "previous_reason": "down", "if_down": "B", "refusal": None,
         "lines": [
             "10.1.2.3 is on A of Symphony since 2026-03-01 08:14:00 (1 h 5 min).",
             "B was down, so it was moved to A.",
@@ -125,6 +127,72 @@ def test_lines(entry: dict[str, Any], changes: dict[str, Any], line: str) -> Non
 def test_state_of_its_server(state: Effective, changes: dict[str, Any], words: str) -> None:
     found = situation({}, reals=(server("A", state=state, note="note"), B), **changes)
     assert any(words in line for line in explain(found)["lines"])
+
+
+@pytest.mark.parametrize(
+    ("state", "changes", "may_return"),
+    [
+        (Effective.UP, {}, True),
+        (Effective.DRAIN, {}, True),
+        (Effective.DRAIN, {"drain_expired": True}, False),
+        (Effective.DRAIN, {"drain_policy": DrainPolicy.NEW_CHOICE}, False),
+        (Effective.DRAIN, {"drain_policy": DrainPolicy.WHILE_CONNECTED}, False),
+        (Effective.DRAIN, {"drain_policy": DrainPolicy.WHILE_CONNECTED, "connections": 1}, True),
+        (Effective.HALT, {}, False),
+        (Effective.DOWN, {}, False),
+    ],
+)
+def test_no_if_for_a_client_that_cannot_return(state: Effective, changes: dict[str, Any], may_return: bool) -> None:
+    last = explain(situation({}, reals=(server("A", state=state), B), **changes))["lines"][-1]
+    begin = "If A went down now, it would go" if may_return else "With its next connection it would go"
+    assert last.startswith(begin + " to B"), last
+
+
+def test_a_full_server_of_its_own_is_told() -> None:
+    lines = explain(situation({}, reals=(server("A", max_connections=2, connections=2), B)))["lines"]
+    assert lines[-2] == "A is at its max_connections (2): the client's next connection goes elsewhere."
+    assert lines[-1].startswith("With its next connection it would go to B"), lines
+
+
+@pytest.mark.parametrize("changes", [{"drain_policy": DrainPolicy.NEW_CHOICE}, {"drain_expired": True}])
+def test_a_pin_outlasts_a_drain(changes: dict[str, Any]) -> None:
+    lines = explain(situation({"pinned": True}, reals=(server("A", state=Effective.DRAIN), B), **changes))["lines"]
+    assert lines[-2] == "A drains: it is pinned, so it may return there."
+    assert lines[-1].startswith("If A went down now,"), lines
+
+
+@pytest.mark.parametrize("entry", [None, {}])
+def test_what_stands_against_the_next_connection_replaces_the_forecast(entry: dict[str, Any] | None) -> None:
+    found = explain(situation(entry, refusal="It is refused: so."))
+    assert found["refusal"] == "It is refused: so."
+    assert found["lines"][-1] == "It is refused: so."
+    assert not any("would go" in line for line in found["lines"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "connections", "of_client", "words"),
+    [
+        ({}, 0, 0, None),
+        ({"deny": ("10.9.0.0/16", "10.1.2.0/24")}, 0, 0, "It is refused: deny of Symphony has 10.1.2.0/24."),
+        ({"deny": ("2001:db8::/32",)}, 0, 0, None),
+        ({"allow": ("10.1.0.0/16",)}, 0, 0, None),
+        ({"allow": ("10.2.0.0/16",)}, 0, 0, "It is refused: allow of Symphony does not have it."),
+        ({"allow": ("10.0.0.0/8",), "deny": ("10.1.2.3/32",)}, 0, 0, "deny of Symphony has 10.1.2.3/32"),
+        ({"max_connections": 5}, 4, 0, None),
+        ({"max_connections": 5}, 5, 0, "at its max_connections (5): its next connection would wait"),
+        ({"max_connections": 5, "at_limit": AtLimit.RESET}, 5, 0, "would be refused"),
+        ({"max_connections": 5, "at_limit": AtLimit.FALLBACK}, 5, 0, "would go to the fallback server"),
+        ({"client_max_connections": 2}, 9, 1, None),
+        ({"client_max_connections": 2}, 9, 2, "It is at client_max_connections (2)"),
+        ({"client_max_connections": 2, "client_limit_report_only": True}, 9, 2, None),
+    ],
+)
+def test_refusals(
+    settings: dict[str, Any], connections: int, of_client: int, words: str | None, tmp_path: Path
+) -> None:
+    service = replace(World(tmp_path).engine.catalog.service("Symphony"), **settings)
+    found = refusal(service, "10.1.2.3", connections, of_client)
+    assert found is None if words is None else found is not None and words in found, found
 
 
 @pytest.mark.parametrize(
@@ -186,6 +254,22 @@ def test_verb_for_a_known_and_an_unknown_client(tmp_path: Path) -> None:
     assert (known["real"], known["reason"], known["pinned"]) == ("Symphony Server 2", "pinned", True)
     assert any(line.startswith("The pin was set by root at 2026-03-01") for line in known["lines"])
     json.dumps([unknown, known])
+
+
+def test_an_expired_entry_that_no_sweep_has_reached_counts_for_nothing(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    service = world.engine.catalog.service("Symphony")
+    entry = stick_entry(closed_ms=world.time.ms - service.timeout_ms)
+    world.shared.sticks[0] = EntryTable([entry])
+    assert world.call("explain", service="Symphony", client="10.1.2.3")["real"] == "Symphony Server 1"
+    assert world.call("persistence_show", service="Symphony")["count"] == 1
+    world.time.ms += 1
+    gone = world.call("explain", service="Symphony", client="10.1.2.3")
+    assert (gone["real"], gone["expires_in"]) == (None, None)
+    assert gone["lines"][0].endswith("it counts as a new client.")
+    assert world.call("persistence_show", service="Symphony")["entries"] == []
+    entry["pinned"] = True
+    assert world.call("explain", service="Symphony", client="10.1.2.3")["real"] == "Symphony Server 1"
 
 
 def test_verb_for_a_held_entry_and_without_persistence(tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ def test_entry_report(world: World) -> None:
 
 def test_connections(world: World) -> None:
     world.shared.slabs[0].records = [slab_record(), slab_record(id=2, client="10.1.9.9", real=-1, phase=Phase.CONNECT)]
-    world.shared.slabs[1].records = [slab_record(client="10.1.2.3"), slab_record(service=1)]
+    world.shared.slabs[1].records = [slab_record(id=1 << 40 | 1, client="10.1.2.3"), slab_record(service=1)]
     everything = world.call("connections", service=VS)["connections"]
     assert [item["id"] for item in everything] == ["0-1", "0-2", "1-1"]
     assert everything[1]["real"] is None

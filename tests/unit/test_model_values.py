@@ -11,14 +11,8 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from lbfast.model.addresses import HostAddress, ListenAddress, Network
-from lbfast.model.durations import (
-    LONGEST_MS,
-    Duration,
-    KeepaliveDuration,
-    PositiveDuration,
-    parse_duration,
-    render_duration,
-)
+from lbfast.model.duration_types import Duration, KeepaliveDuration, PositiveDuration
+from lbfast.model.durations import LONGEST_MS, parse_duration, render_duration
 from lbfast.model.ranges import Ports, Statuses, numbers_of, parse_ranges, render_ranges
 from lbfast.model.state import AtLimit
 from lbfast.model.words import (

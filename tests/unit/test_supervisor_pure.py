@@ -59,6 +59,7 @@ def test_named_interface_wins_over_the_subnet() -> None:
         ("172.16.0.1", None, "address", "eth0 192.168.85.0/24, eth0 2001:db8::/64"),
         ("fe80::2", None, "address", "neither on this machine"),
         ("172.16.0.1", "eth7", "interface", '"lo", "eth0", "eth1"'),
+        ("192.168.85.10", "eth7", "interface", '"lo", "eth0", "eth1"'),  # although it is here already
         ("10.0.0.9", None, "address", "eth1 is down"),
         ("172.16.0.1", "eth1", "interface", "ip link set eth1 up"),
         ("192.168.85.255", None, "address", "broadcast"),

@@ -1,0 +1,81 @@
+"""The verbs of the candidate: show, diff, plan, edit, commit, discard."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from lbfast.config.impact import CUT, DRAIN
+from lbfast.control.arguments import Arg, Entry
+from lbfast.control.drafts import Drafts
+from lbfast.control.engine import Caller, Engine
+from lbfast.control.face import face_of
+from lbfast.control.protocol import ControlError
+
+Result = dict[str, Any]
+
+LONGEST_CONFIRM: Final = 86_400
+
+
+def candidate(engine: Engine) -> Result:
+    return _drafts(engine).show()
+
+
+def candidate_diff(engine: Engine) -> Result:
+    return _drafts(engine).diff()
+
+
+async def candidate_plan(engine: Engine, caller: Caller, removed: str = CUT) -> Result:
+    return await _drafts(engine).plan(caller.user, _policy(removed))
+
+
+async def candidate_edit(
+    engine: Engine, caller: Caller, operations: list[Any], tag: str | None = None, trial: bool = False
+) -> Result:
+    return await _drafts(engine).edit(operations, caller.user, tag, trial)
+
+
+async def candidate_commit(
+    engine: Engine,
+    caller: Caller,
+    tag: str | None = None,
+    reason: str = "",
+    removed: str = CUT,
+    confirm: int | None = None,
+    overwrite: bool = False,
+) -> Result:
+    drafts = _drafts(engine)
+    return await drafts.commit(caller.user, tag, reason, _policy(removed), confirm, overwrite=overwrite)
+
+
+async def candidate_discard(engine: Engine, caller: Caller, tag: str | None = None) -> Result:
+    return await _drafts(engine).discard(caller.user, tag)
+
+
+def _policy(removed: str) -> str:
+    if removed not in (CUT, DRAIN):
+        raise ControlError("bad_argument", f"removed: expected {CUT} or {DRAIN}, found {removed[:40]!r}")
+    return removed
+
+
+def _drafts(engine: Engine) -> Drafts:
+    return face_of(engine).drafts
+
+
+_TAG = Arg("tag", str, required=False, most=64)
+_REMOVED = Arg("removed", str, required=False)
+_REASON = Arg("reason", str, required=False, least=0, most=500)
+
+# name, function, arguments, whether it changes something
+ENTRIES: Final[tuple[Entry, ...]] = (
+    ("candidate", candidate, (), False),
+    ("candidate_diff", candidate_diff, (), False),
+    ("candidate_plan", candidate_plan, (_REMOVED,), True),
+    ("candidate_edit", candidate_edit, (Arg("operations", list), _TAG, Arg("trial", bool, required=False)), True),
+    (
+        "candidate_commit",
+        candidate_commit,
+        (_TAG, _REASON, _REMOVED, Arg("confirm", int, False, 1, LONGEST_CONFIRM), Arg("overwrite", bool, False)),
+        True,
+    ),
+    ("candidate_discard", candidate_discard, (_TAG,), True),
+)

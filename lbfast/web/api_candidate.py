@@ -1,0 +1,213 @@
+"""REST: the candidate, edited with ETag and If-Match, and its commit."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import Request
+from starlette.responses import Response
+
+from lbfast.web.api_common import (
+    LONG_S,
+    Configurer,
+    IfMatch,
+    Reader,
+    RealLabel,
+    Refusal,
+    Report,
+    ServiceLabel,
+    ask,
+    etag,
+    problem,
+    tag_of,
+)
+from lbfast.web.auth import Identity
+
+router = APIRouter(prefix="/candidate", tags=["candidate"])
+
+Settings = Annotated[
+    dict[str, Any], Field(description="Keys as in the configuration file. null takes a key out; tables are merged.")
+]
+Trial = Annotated[bool, Query(description="Only say what would be wrong.")]
+Removed = Annotated[Literal["cut", "drain"], Query(description="Connections of removed real servers.")]
+
+
+class Edits(BaseModel):
+    """Operations as docs/api.md lists them; all are done, or none."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    operations: list[dict[str, Any]] = Field(min_length=1, max_length=1_000)
+
+
+class Commit(BaseModel):
+    """How to commit."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reason: str | None = Field(default=None, max_length=500)
+    confirm: int | None = Field(default=None, ge=1, le=86_400, description="Seconds after which it reverts by itself.")
+    removed: Literal["cut", "drain"] = "cut"
+    overwrite: bool = Field(default=False, description="Also when another version was committed since.")
+
+
+@router.get("")
+async def show(request: Request, response: Response, who: Reader) -> Report:
+    """The candidate's text, who changed what, and its ETag."""
+    found = await ask(request, "candidate", who)
+    etag(response, found["tag"])
+    return found
+
+
+@router.get("/diff")
+async def diff(request: Request, who: Reader) -> Report:
+    """The candidate against the running configuration."""
+    return await ask(request, "candidate_diff", who)
+
+
+@router.get("/plan")
+async def plan(request: Request, who: Reader, removed: Removed = "cut") -> Report:
+    """The steps of a commit, and what clients would notice."""
+    return await ask(request, "candidate_plan", who, removed=removed)
+
+
+@router.post("/edits")
+async def edits(
+    request: Request, response: Response, who: Configurer, edits: Edits, if_match: IfMatch = None, trial: Trial = False
+) -> Report:
+    """Several operations as one."""
+    return await _edit(request, response, who, edits.operations, if_match, trial=trial)
+
+
+@router.post("/commit")
+async def commit(request: Request, who: Configurer, wish: Commit | None = None, if_match: IfMatch = None) -> Report:
+    """Make the candidate the running configuration, live; whole effect or none."""
+    wish = wish or Commit()
+    args = wish.model_dump()
+    tag = tag_of(if_match)
+    return await ask(request, "candidate_commit", who, is_matched=tag is not None, timeout=LONG_S, tag=tag, **args)
+
+
+@router.delete("")
+async def discard(request: Request, who: Configurer, if_match: IfMatch = None) -> Report:
+    """Throw all changes away."""
+    return await ask(request, "candidate_discard", who, is_matched=True, tag=tag_of(if_match))
+
+
+@router.post("/services", status_code=201)
+async def add_service(
+    request: Request, response: Response, who: Configurer, settings: Settings, if_match: IfMatch = None
+) -> Report:
+    """Add a virtual service; ``real_server`` may hold its real servers."""
+    return await _edit(request, response, who, [{"op": "add_service", "settings": settings}], if_match)
+
+
+@router.patch("/services/{service}")
+async def change_service(
+    request: Request,
+    response: Response,
+    who: Configurer,
+    service: ServiceLabel,
+    settings: Settings,
+    if_match: IfMatch = None,
+) -> Report:
+    """Change keys of a virtual service."""
+    operation = {"op": "change_service", "service": service, "settings": settings}
+    return await _edit(request, response, who, [operation], if_match)
+
+
+@router.post("/services/{service}/clone", status_code=201)
+async def clone_service(
+    request: Request,
+    response: Response,
+    who: Configurer,
+    service: ServiceLabel,
+    settings: Settings,
+    if_match: IfMatch = None,
+) -> Report:
+    """Copy a virtual service; ``label``, and ``address`` or ``ports``, must be others."""
+    operation = {"op": "clone_service", "service": service, "settings": settings}
+    return await _edit(request, response, who, [operation], if_match)
+
+
+@router.delete("/services/{service}")
+async def delete_service(
+    request: Request, response: Response, who: Configurer, service: ServiceLabel, if_match: IfMatch = None
+) -> Report:
+    """Delete a virtual service."""
+    return await _edit(request, response, who, [{"op": "delete_service", "service": service}], if_match)
+
+
+@router.post("/services/{service}/reals", status_code=201)
+async def add_real(
+    request: Request,
+    response: Response,
+    who: Configurer,
+    service: ServiceLabel,
+    settings: Settings,
+    if_match: IfMatch = None,
+) -> Report:
+    """Add a real server."""
+    return await _edit(request, response, who, [{"op": "add_real", "service": service, "settings": settings}], if_match)
+
+
+@router.patch("/services/{service}/reals/{real}")
+async def change_real(
+    request: Request,
+    response: Response,
+    who: Configurer,
+    service: ServiceLabel,
+    real: RealLabel,
+    settings: Settings,
+    if_match: IfMatch = None,
+) -> Report:
+    """Change keys of a real server."""
+    operation = {"op": "change_real", "service": service, "real": real, "settings": settings}
+    return await _edit(request, response, who, [operation], if_match)
+
+
+@router.delete("/services/{service}/reals/{real}")
+async def delete_real(
+    request: Request,
+    response: Response,
+    who: Configurer,
+    service: ServiceLabel,
+    real: RealLabel,
+    if_match: IfMatch = None,
+) -> Report:
+    """Delete a real server."""
+    return await _edit(request, response, who, [{"op": "delete_real", "service": service, "real": real}], if_match)
+
+
+@router.patch("/globals")
+async def change_globals(
+    request: Request, response: Response, who: Configurer, settings: Settings, if_match: IfMatch = None
+) -> Report:
+    """Change what stands outside the virtual services: workers, log, web, alerts, backup ..."""
+    return await _edit(request, response, who, [{"op": "change_global", "settings": settings}], if_match)
+
+
+async def _edit(
+    request: Request,
+    response: Response,
+    who: Identity,
+    operations: list[Report],
+    if_match: str | None,
+    *,
+    trial: bool = False,
+) -> Report:
+    for operation in operations:
+        for key in ("service", "real"):
+            label = operation.get(key)
+            if isinstance(label, str):
+                operation[key] = label.replace("%2F", "/").replace("%2f", "/")
+    found = await ask(
+        request, "candidate_edit", who, is_matched=True, operations=operations, tag=tag_of(if_match), trial=trial
+    )
+    etag(response, found["tag"])
+    if not found["accepted"] and not trial:
+        lines = "\n".join(it["message"] for it in found["problems"])
+        raise Refusal(problem(422, lines, "bad_config", found["problems"]))
+    return found

@@ -1,0 +1,164 @@
+"""What changes on the overview, told to every open page: one poll of lbfast for all of them.
+
+How often depends on what an answer costs, so that many services cannot make the pages' updates a load of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Any, Final
+
+from lbfast.web.client import AsyncClient, ControlError, ControlUnavailable
+from lbfast.web.host import HostFigures
+
+WATCHED_S: Final = 1.0
+ALONE_S: Final = 10.0  # nobody looks: only the little graphs go on
+COST_SHARE: Final = 0.01  # of the time that may be spent on asking
+SPARK_S: Final = 10.0
+SPARK_POINTS: Final = 60
+_BEHIND: Final = 8  # messages that a page may be behind before it has to begin anew
+
+Service = dict[str, Any]
+
+
+class Live:
+    """Starts to ask with the first use."""
+
+    def __init__(self, client: AsyncClient, stopping: asyncio.Event) -> None:
+        self._client = client
+        self._stopping = stopping
+        self._queues: set[asyncio.Queue[bytes]] = set()
+        self._task: asyncio.Task[None] | None = None
+        self._wake = asyncio.Event()
+        self._services: dict[str, Service] = {}
+        self._shape: tuple[Any, ...] = ()
+        self._host = HostFigures()
+        self._is_away = False
+        self.sparks = Sparks()
+        self.summary: dict[str, Any] = {}
+
+    async def feed(self) -> AsyncIterator[bytes]:
+        """Server-sent events for one page, until it goes away or the process stops."""
+        queue: asyncio.Queue[bytes] = asyncio.Queue(_BEHIND)
+        self._queues.add(queue)
+        self.start()
+        self._wake.set()
+        try:
+            yield b"retry: 2000\n\n" + _event("host", self.summary)
+            while not self._stopping.is_set():
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(15.0):
+                        yield await queue.get()
+                        continue
+                yield b": still here\n\n"
+        finally:
+            self._queues.discard(queue)
+
+    def start(self) -> None:
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        for queue in self._queues:
+            with suppress(asyncio.QueueFull):
+                queue.put_nowait(b": bye\n\n")
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while not self._stopping.is_set():
+            before = time.monotonic()
+            try:
+                await self._turn()
+                self._is_away = False
+            except (ControlError, ControlUnavailable) as error:
+                if not self._is_away:
+                    self._tell(_event("away", {"message": str(error)}))
+                self._is_away = True
+            cost = time.monotonic() - before
+            self._wake.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(WATCHED_S if self._queues else ALONE_S, cost / COST_SHARE / 2)):
+                    await (self._sleep_watched() if self._queues else self._wake.wait())
+
+    async def _sleep_watched(self) -> None:
+        await asyncio.Event().wait()
+
+    async def _turn(self) -> None:
+        report = await self._client.call("overview")
+        counted = await self._client.call("statistics")
+        services = {it["label"]: it for it in report["virtual_services"]}
+        shape = tuple(_shape(it) for it in report["virtual_services"])
+        moved = self.sparks.count(counted, time.monotonic())
+        self.summary = self._host.figures(counted, report["virtual_services"], time.monotonic())
+        if not self._queues:
+            self._services, self._shape = services, shape
+            return
+        message = _event("host", self.summary)
+        if shape != self._shape:
+            message += _event("shape", {})
+        else:
+            changed = [it for label, it in services.items() if self._services.get(label) != it]
+            if changed:
+                message += _event("services", changed)
+        if moved:
+            message += _event("sparks", self.sparks.all())
+        self._services, self._shape = services, shape
+        self._tell(message)
+
+    def _tell(self, message: bytes) -> None:
+        for queue in self._queues:
+            try:
+                queue.put_nowait(message)
+            except asyncio.QueueFull:  # a page that is this far behind begins anew
+                while not queue.empty():
+                    queue.get_nowait()
+                queue.put_nowait(_event("shape", {}))
+
+
+class Sparks:
+    """New connections per second of each service, in steps of ten seconds, for the last ten minutes."""
+
+    def __init__(self) -> None:
+        self._points: dict[str, deque[float]] = {}
+        self._totals: dict[str, int] = {}
+        self._at: float | None = None
+
+    def count(self, statistics: dict[str, Any], now: float) -> bool:
+        """Take a report in; whether a new point was made."""
+        if self._at is not None and now - self._at < SPARK_S:
+            return False
+        span = now - self._at if self._at is not None else 0.0
+        totals = {it["label"]: int(it["accepted"]) for it in statistics["virtual_services"]}
+        for label, total in totals.items():
+            points = self._points.setdefault(label, deque(maxlen=SPARK_POINTS))
+            if span and label in self._totals:
+                points.append(round(max(0, total - self._totals[label]) / span, 2))
+        for label in set(self._points) - set(totals):
+            del self._points[label]
+        self._totals, self._at = totals, now
+        return bool(span)
+
+    def all(self) -> dict[str, list[float]]:
+        return {label: list(points) for label, points in self._points.items()}
+
+    def of(self, label: str) -> list[float]:
+        return list(self._points.get(label, ()))
+
+
+def _shape(service: Service) -> tuple[Any, ...]:
+    """What the page's rows are made of: when it changes, they are made anew."""
+    reals = [(it["label"], it["address"], it["port"]) for it in service["real_servers"]]
+    fallback = service.get("fallback_server")
+    place = (service["label"], service["address"], service["ports"], service["mode"])
+    return (*place, tuple(reals), fallback and (fallback["address"], fallback["port"]))
+
+
+def _event(name: str, data: Any) -> bytes:
+    return f"event: {name}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n".encode()

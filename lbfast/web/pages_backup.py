@@ -1,0 +1,135 @@
+"""Maintenance > Backup & Restore, and Support: files made, fetched, uploaded and put back."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+from starlette.datastructures import UploadFile
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from lbfast.web.ask import text_of
+from lbfast.web.auth import identity_of, require, source_of, state_of
+from lbfast.web.client import ControlError, ControlUnavailable
+from lbfast.web.files import fetch, put
+from lbfast.web.pages_history import COMMIT_S
+from lbfast.web.render import back, page, why
+from lbfast.web.state import WebState
+
+BACKUP: Final = "/lbadmin/maintenance/backup"
+SUPPORT: Final = "/lbadmin/support"
+_NAME: Final = re.compile(r"[^A-Za-z0-9._-]")
+
+
+def routes(_state: WebState) -> list[BaseRoute]:
+    return [
+        Route(BACKUP, backups, methods=["GET"]),
+        Route(BACKUP, act, methods=["POST"]),
+        Route(BACKUP + "/file", backup_file, methods=["GET"]),
+        Route(SUPPORT, support, methods=["GET"]),
+        Route(SUPPORT, make_archive, methods=["POST"]),
+        Route(SUPPORT + "/file", support_file, methods=["GET"]),
+    ]
+
+
+@require("configure")
+async def backups(request: Request) -> Response:
+    return await _show(request, None, "")
+
+
+async def _show(request: Request, trial: dict[str, Any] | None, name: str, fault: str = "") -> Response:
+    rows: list[dict[str, Any]] = []
+    try:
+        rows = (await state_of(request).client.call("backups"))["backups"]
+    except (ControlError, ControlUnavailable) as error:
+        fault = why(error)
+    status = 422 if fault else 200
+    return await page(request, "backup.html", status, rows=rows, trial=trial, name=name, fault=fault)
+
+
+@require("configure")
+async def act(request: Request) -> Response:
+    """Make one, upload one, see what a restore would change, restore, delete."""
+    form = await request.form(max_files=1, max_fields=20)
+    what, name, passphrase = (
+        text_of(form, "do", 20),
+        text_of(form, "name", 100),
+        str(form.get("passphrase") or "")[:1000],
+    )
+    state, identity = state_of(request), identity_of(request)
+    call = state.client.call
+    try:
+        if what == "make":
+            report = await call("backup", by=identity.by, timeout=COMMIT_S, passphrase=passphrase)
+            text = f"{report['name']} is made, {report['size']:,} bytes."
+        elif what == "upload":
+            name = await _upload(request, form.get("file"))
+            text = f"{name} is here. See what it would change before you restore it."
+        elif what == "look":
+            trial = await call("restore", by=identity.by, name=name, passphrase=passphrase, trial=True)
+            return await _show(request, trial, name)
+        elif what == "restore":
+            await call("restore", by=identity.by, timeout=COMMIT_S, name=name, passphrase=passphrase, confirm=300)
+            text = f"{name} is restored. It goes back by itself in 5 minutes unless you keep it."
+        elif what == "delete":
+            await call("file_delete", by=identity.by, kind="backup", name=name)
+            text = f"{name} is deleted."
+        else:
+            return back(request, BACKUP, "bad", "There is nothing to be done of that name.")
+    except (ControlError, ControlUnavailable, ValueError) as error:
+        return await _show(request, None, name, why(error))
+    state.audit.add(identity.by, f"backup {what}", name, source_of(request))
+    return back(request, BACKUP, "good", text)
+
+
+async def _upload(request: Request, file: Any) -> str:
+    if not isinstance(file, UploadFile) or not file.filename:
+        raise ValueError("Choose a backup file first.")
+    name = _NAME.sub("-", file.filename.rpartition("/")[2].rpartition("\\")[2])[-90:].lstrip(".-_") or "backup"
+    await put(state_of(request).client, identity_of(request).by, "backup", name, await file.read())
+    return name
+
+
+@require("configure")
+async def backup_file(request: Request) -> Response:
+    return await _download(request, "backup", BACKUP)
+
+
+@require("operate")
+async def support(request: Request) -> Response:
+    rows: list[dict[str, Any]] = []
+    fault, version = "", {}
+    try:
+        rows = (await state_of(request).client.call("supports"))["archives"]
+        version = await state_of(request).client.call("version")
+    except (ControlError, ControlUnavailable) as error:
+        fault = why(error)
+    return await page(request, "support.html", rows=rows, fault=fault, about=version)
+
+
+@require("operate")
+async def make_archive(request: Request) -> Response:
+    form = await request.form()
+    state, identity = state_of(request), identity_of(request)
+    is_masked = bool(form.get("masked"))
+    try:
+        report = await state.client.call("support", by=identity.by, timeout=COMMIT_S, masked=is_masked)
+    except (ControlError, ControlUnavailable) as error:
+        return back(request, SUPPORT, "bad", why(error))
+    state.audit.add(identity.by, "support archive", report["name"], source_of(request))
+    return back(request, SUPPORT, "good", f"{report['name']} is ready to be downloaded.")
+
+
+@require("operate")
+async def support_file(request: Request) -> Response:
+    return await _download(request, "support", SUPPORT)
+
+
+async def _download(request: Request, kind: str, place: str) -> Response:
+    name = text_of(request.query_params, "name", 100)
+    try:
+        return await fetch(state_of(request).client, identity_of(request).by, kind, name)
+    except (ControlError, ControlUnavailable) as error:
+        return back(request, place, "bad", why(error))

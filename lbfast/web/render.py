@@ -1,0 +1,121 @@
+"""Pages from templates: autoescaped, strict, with what every page shows around its own part."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+from jinja2 import DictLoader, Environment, StrictUndefined
+from markupsafe import Markup
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from lbfast import __version__
+from lbfast.web import words
+from lbfast.web.auth import Identity, identity_of, state_of
+from lbfast.web.client import ControlError, ControlUnavailable
+from lbfast.web.icons import icon
+from lbfast.web.menu import menu_for
+from lbfast.web.pending import pending_of
+from lbfast.web.roles import may
+from lbfast.web.sparkline import spark_path
+
+HERE: Final = Path(__file__).parent
+THEMES: Final = ("light", "dark")
+_FILTERS: Final = {
+    "bytes": words.size,
+    "rate": words.rate,
+    "count": words.count,
+    "span": words.span,
+    "moment": words.moment,
+    "clock": words.clock,
+    "shown": words.shown,
+    "quoted": words.quoted,
+    "plural": words.plural,
+    "spark": spark_path,
+    "slug": words.slug,
+}
+
+
+@lru_cache(maxsize=1)
+def environment() -> Environment:
+    """The templates, each read once: the process may not be able to read its own files later."""
+    made = Environment(
+        loader=DictLoader(
+            {path.name: path.read_text(encoding="utf-8") for path in (HERE / "templates").glob("*.html")}
+        ),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+        cache_size=-1,
+        extensions=["jinja2.ext.i18n"],
+    )
+    made.filters.update(_FILTERS)
+    made.globals.update(icon=lambda name: Markup(icon(name)), state_word=words.state_word, version=__version__)  # noqa: S704
+    made.install_null_translations(newstyle=True)  # type: ignore[attr-defined]
+    return made
+
+
+def read_templates() -> None:
+    """All of them, while they can be read."""
+    for name in environment().list_templates():
+        environment().get_template(name)
+
+
+def fragment(request: Request, template: str, **values: Any) -> str:
+    """A part of a page, without what is around it."""
+    identity: Identity | None = getattr(request.state, "identity", None)
+    role = identity.role if identity else ""
+    values.setdefault("may_operate", may(role, "operate"))
+    values.setdefault("may_configure", may(role, "configure"))
+    values.setdefault("csrf", identity.csrf if identity else "")
+    return environment().get_template(template).render(identity=identity, **values)
+
+
+async def page(request: Request, template: str, status: int = 200, **values: Any) -> Response:
+    """A whole page for somebody who is logged in."""
+    identity, state = identity_of(request), state_of(request)
+    around = {
+        "menu": menu_for(identity.role, request.url.path),
+        "notes": state.take_notes(identity.digest),
+        "pending": await pending_of(request),
+        "theme": theme_of(request),
+        "host": state.host,
+        "path": request.url.path,
+    }
+    return HTMLResponse(fragment(request, template, **around, **values), status)
+
+
+def bare_page(request: Request, template: str, status: int = 200, **values: Any) -> Response:
+    """A page for somebody who is not: login, setup, errors."""
+    around = {"theme": theme_of(request), "host": state_of(request).host}
+    return HTMLResponse(fragment(request, template, **around, **values), status)
+
+
+def error_page(request: Request, status: int, message: str) -> Response:
+    return bare_page(request, "error.html", status, message=message, code=status)
+
+
+def theme_of(request: Request) -> str:
+    """What the user has chosen; empty: as the system is."""
+    theme = request.cookies.get("lbfast-theme", "")
+    return theme if theme in THEMES else ""
+
+
+def back(request: Request, place: str, kind: str = "", text: str = "") -> Response:
+    """After something was done: to a page, which says how it went."""
+    if text:
+        state_of(request).note(identity_of(request).digest, kind, text)
+    return RedirectResponse(place, 303)
+
+
+def why(error: Exception) -> str:
+    """What lbfast said, for a page."""
+    if isinstance(error, ControlError):
+        return error.message
+    if isinstance(error, ControlUnavailable):
+        return str(error)
+    return str(error)

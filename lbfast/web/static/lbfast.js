@@ -1,0 +1,238 @@
+// The pages' own script: live figures, finding, folding, dialogs.  Without it every page still works; nothing is loaded from
+// elsewhere, and text from lbfast is only ever set as text.
+"use strict";
+
+const $ = (selector, root = document) => root.querySelector(selector);
+const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
+const number = new Intl.NumberFormat("en");
+const WORDS = { up: "Up", degraded: "Some down", down: "Down", checking: "Checking", drained: "Drained", drain: "Draining", halt: "Halted" };
+
+function size(value) {
+  const units = ["B", "kB", "MB", "GB", "TB", "PB"];
+  let at = 0;
+  while (value >= 999.5 && at < units.length - 1) { value /= 1000; at += 1; }
+  return value.toFixed(at && value < 9.95 ? 1 : 0) + " " + units[at];
+}
+
+// What could reorder or hide text beside it is shown as its escape, as on the server.
+function shown(text) {
+  return String(text).replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu, (char) => {
+    const code = char.codePointAt(0);
+    return code < 256 ? "\\x" + code.toString(16).padStart(2, "0") : "\\u" + code.toString(16).padStart(4, "0");
+  });
+}
+
+// --- menu, questions, dialogs ---------------------------------------------------------------------
+
+$("[data-menu]")?.addEventListener("click", (event) => {
+  const isShown = $("#menu").classList.toggle("shown");
+  event.currentTarget.setAttribute("aria-expanded", String(isShown));
+});
+
+document.addEventListener("click", (event) => {
+  const asks = event.target.closest("[data-ask]");
+  const questions = asks ? [asks.dataset.ask, asks.dataset.askAgain].filter(Boolean) : [];
+  if (!questions.every((question) => window.confirm(question))) event.preventDefault();
+  const opens = event.target.closest("a[data-dialog]");
+  if (opens && !event.ctrlKey && !event.metaKey && !event.shiftKey) { event.preventDefault(); openDialog(opens.href); }
+  if (event.target.closest("dialog [data-close]")) { event.preventDefault(); $("#dialog").close(); }
+});
+
+async function openDialog(address) {
+  const dialog = $("#dialog");
+  try {
+    const answer = await fetch(address, { headers: { accept: "text/html" } });
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const part = $("[data-dialog-part]", page);
+    if (!answer.ok || !part) { location.href = address; return; }
+    dialog.replaceChildren(document.adoptNode(part));
+    dialog.setAttribute("aria-label", $("h1", dialog)?.textContent.trim() || "");
+    dialog.showModal();
+    $("input:not([type=hidden])", dialog)?.focus();
+  } catch { location.href = address; }
+}
+
+// --- clock ----------------------------------------------------------------------------------------
+
+const clock = $("[data-clock]");
+if (clock) {
+  const tick = () => { clock.textContent = new Date().toISOString().replace("T", " ").slice(0, 19) + " UTC"; };
+  tick();
+  setInterval(tick, 1000);
+}
+
+// --- overview -------------------------------------------------------------------------------------
+
+const table = $("table[data-live]");
+let filter = "all";
+
+function isProblem(state) { return state === "down" || state === "degraded"; }
+function bodies() { return $$("tbody.service", table); }
+
+function text(cell, value) {
+  if (!cell || cell.textContent === value) return;
+  cell.textContent = value;
+}
+
+function setState(row, state) {
+  if (row.dataset.state === state) return;
+  row.dataset.state = state;
+  const mark = $('[data-cell="state"]', row);
+  mark.className = "state " + state;
+  const shape = $("#shape-" + state);
+  if (shape) $("svg", mark).replaceWith(shape.content.firstElementChild.cloneNode(true));
+  mark.lastElementChild.textContent = WORDS[state] || state;
+  row.classList.remove("changed");
+  void row.offsetWidth;
+  row.classList.add("changed");
+}
+
+function showService(service) {
+  const body = bodies().find((it) => it.dataset.service === service.label);
+  if (!body) return;
+  const head = $("tr.vs", body);
+  head.dataset.state = body.dataset.state;
+  setState(head, service.state);
+  body.dataset.state = service.state;
+  text($('[data-cell="connections"]', head), number.format(service.connections));
+  if (service.persistence_entries !== null) text($('[data-cell="entries"]', head), number.format(service.persistence_entries));
+  for (const real of service.real_servers) {
+    const row = $$("tr.rs[data-real]", body).find((it) => it.dataset.real === real.label);
+    if (!row) continue;
+    setState(row, real.state);
+    text($('[data-cell="connections"]', row), number.format(real.connections));
+    text($('[data-cell="weight"]', row), String(real.weight));
+    text($('[data-cell="clients"]', row), real.clients === null ? "" : number.format(real.clients));
+    const reason = $('[data-cell="reason"]', row);
+    text(reason, shown(real.reason));
+    reason.title = shown(real.reason);
+    if (row.dataset.admin !== real.admin) {
+      row.dataset.admin = real.admin;
+      for (const group of $$("[data-when]", row)) group.hidden = group.dataset.when !== real.admin;
+    }
+  }
+}
+
+function drawSpark(label, points) {
+  const path = $(".spark path", bodies().find((it) => it.dataset.service === label) || document.createElement("p"));
+  if (!path || !points.length) return;
+  const step = 100 / 59, top = Math.max(1, ...points), left = 100 - step * (points.length - 1);
+  path.setAttribute("d", "M" + points.map((value, at) => `${(left + step * at).toFixed(1)} ${(19 - 18 * value / top).toFixed(1)}`).join("L"));
+}
+
+const FIGURES = { connections: number.format, bytes_in: (it) => size(it) + "/s", bytes_out: (it) => size(it) + "/s", cpu: (it) => it + " %", memory: (it) => it + " %" };
+
+function showFigures(figures) {
+  for (const cell of $$("[data-figure]")) {
+    const value = figures[cell.dataset.figure];
+    if (value !== undefined && value !== null) text(cell, String((FIGURES[cell.dataset.figure] || String)(value)));
+  }
+}
+
+function fold(body, isOpen) {
+  $("[data-toggle]", body).setAttribute("aria-expanded", String(isOpen));
+  for (const row of $$("tr:not(.vs)", body)) row.hidden = !isOpen;
+}
+
+function applyFilter() {
+  const wanted = ($("[data-search]")?.value || "").trim().toLowerCase();
+  let found = 0, problems = 0, drained = 0;
+  for (const body of bodies()) {
+    const admins = $$("tr.rs[data-admin]", body).some((row) => row.dataset.admin !== "online");
+    const problem = isProblem(body.dataset.state);
+    problems += problem; drained += admins;
+    const fits = filter === "all" || (filter === "problem" && problem) || (filter === "drained" && admins);
+    body.hidden = !(fits && (!wanted || body.textContent.toLowerCase().includes(wanted)));
+    found += !body.hidden;
+  }
+  text($('[data-count="problem"]'), problems ? String(problems) : "");
+  text($('[data-count="drained"]'), drained ? String(drained) : "");
+  if (wanted || filter !== "all") text($("[data-found]"), `${found} of ${bodies().length} services shown`);
+}
+
+async function refreshRows() {
+  const answer = await fetch("/lbadmin/overview/rows");
+  if (!answer.ok) return;
+  const page = new DOMParser().parseFromString(`<table>${await answer.text()}</table>`, "text/html");
+  const rows = $("table", page);
+  if (!$("tbody.service", rows) !== !bodies().length) { location.reload(); return; }
+  const open = new Map(bodies().map((it) => [it.dataset.service, $("[data-toggle]", it).getAttribute("aria-expanded")]));
+  const caption = $("caption", table);
+  table.replaceChildren(...(caption ? [caption] : []), ...[...rows.children].map((it) => document.adoptNode(it)));
+  for (const body of bodies()) if (open.has(body.dataset.service)) fold(body, open.get(body.dataset.service) === "true");
+  applyFilter();
+}
+
+function follow() {
+  const source = new EventSource("/lbadmin/overview/live");
+  const away = $("[data-away]");
+  const back = () => { away.hidden = true; };
+  source.addEventListener("host", (event) => { back(); showFigures(JSON.parse(event.data)); });
+  source.addEventListener("services", (event) => { JSON.parse(event.data).forEach(showService); applyFilter(); });
+  source.addEventListener("sparks", (event) => { for (const [label, points] of Object.entries(JSON.parse(event.data))) drawSpark(label, points); });
+  source.addEventListener("shape", () => (table ? refreshRows() : location.reload()));
+  source.addEventListener("away", (event) => { away.textContent = shown(JSON.parse(event.data).message); away.hidden = false; });
+  source.addEventListener("ended", () => { source.close(); location.reload(); });
+  let wasOpen = false;
+  source.addEventListener("open", () => { if (wasOpen && table) refreshRows(); wasOpen = true; });
+  source.addEventListener("error", () => {
+    away.textContent = "The connection to this page's server is lost; it is tried again. Traffic is not concerned.";
+    away.hidden = false;
+  });
+  addEventListener("pagehide", () => source.close());
+}
+
+if (table) {
+  table.addEventListener("click", (event) => {
+    const toggle = event.target.closest("[data-toggle]");
+    if (toggle) fold(toggle.closest("tbody"), toggle.getAttribute("aria-expanded") !== "true");
+  });
+  $("[data-search]").addEventListener("input", applyFilter);
+  for (const button of $$("[data-filter]")) button.addEventListener("click", () => {
+    filter = button.dataset.filter;
+    for (const other of $$("[data-filter]")) other.setAttribute("aria-pressed", String(other === button));
+    applyFilter();
+  });
+  for (const button of $$("[data-fold]")) button.addEventListener("click", () => bodies().forEach((body) => fold(body, button.dataset.fold === "open")));
+  document.addEventListener("keydown", (event) => {
+    if (event.target.closest("input, select, textarea, dialog") || event.ctrlKey || event.altKey || event.metaKey) return;
+    const seen = bodies().filter((it) => !it.hidden);
+    const here = seen.findIndex((it) => it.contains(document.activeElement));
+    if (event.key === "/") { event.preventDefault(); $("[data-search]").focus(); }
+    if (event.key === "j" || event.key === "k") {
+      const next = seen[event.key === "j" ? Math.min(here + 1, seen.length - 1) : Math.max(here - 1, 0)];
+      $("tr.vs", next || table)?.focus();
+    }
+    if (event.key === "o" && here >= 0) fold(seen[here], $("[data-toggle]", seen[here]).getAttribute("aria-expanded") !== "true");
+  });
+  applyFilter();
+}
+if ($("[data-away]")) follow();
+
+// --- forms and the live tail ----------------------------------------------------------------------
+
+for (const select of $$("select[data-submit]")) select.addEventListener("change", () => select.form.requestSubmit());
+
+const tail = $("[data-tail]");
+if (tail) {
+  const source = new EventSource(tail.dataset.tail);
+  const pause = $("[data-pause]");
+  let isPaused = false, missed = 0;
+  pause.addEventListener("click", () => {
+    isPaused = !isPaused;
+    pause.setAttribute("aria-pressed", String(isPaused));
+    if (!isPaused && missed) location.reload();
+  });
+  source.addEventListener("line", (event) => {
+    if (isPaused) { missed += 1; $("[data-tail-state]").textContent = `${missed} more`; return; }
+    const line = JSON.parse(event.data), row = document.createElement("tr");
+    const cells = [line.at, line.event, line.where, line.text].map((value) => Object.assign(document.createElement("td"), { textContent: value }));
+    cells[0].className = "nowrap";
+    const tag = Object.assign(document.createElement("span"), { className: "tag " + line.tone, textContent: line.event });
+    cells[1].replaceChildren(tag);
+    row.append(...cells);
+    tail.prepend(row);
+    while (tail.children.length > 500) tail.lastElementChild.remove();
+  });
+  addEventListener("pagehide", () => source.close());
+}

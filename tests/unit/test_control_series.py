@@ -1,0 +1,139 @@
+"""Time series: bounded on disk, downsampled, and unshaken by restarts and resets."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lbfast.control.hostfigures import HostFigures
+from lbfast.control.sampler import rates
+from lbfast.control.series_file import LEVELS, WIDTH, SeriesFile, level_for
+
+START = 1_800_000_000  # a whole day's beginning is not needed; steps are
+
+
+def row(value: float) -> list[float]:
+    return [value] * WIDTH
+
+
+def values(file: SeriesFile, key: str, start: int, end: int, level: int = 0) -> list[float | None]:
+    return [found[0] for _, found in file.read(key, start, end, LEVELS[level])]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> SeriesFile:
+    return SeriesFile(tmp_path)
+
+
+def test_what_is_written_is_read_and_what_is_not_is_unknown(file: SeriesFile) -> None:
+    file.write(START, {"a": row(1)})
+    file.write(START + 20, {"a": row(3), "b": row(7)})
+    assert values(file, "a", START, START + 20) == [1, None, 3]
+    assert values(file, "b", START, START + 20) == [None, None, 7]
+    assert values(file, "nobody", START, START + 20) == [None, None, None]
+
+
+def test_coarser_rows_are_means_and_come_back_after_a_restart(tmp_path: Path) -> None:
+    file = SeriesFile(tmp_path)
+    for step in range(0, 3_600, 10):
+        if step == 1_800:
+            file.close()
+            file = SeriesFile(tmp_path)
+        file.write(START + step, {"a": row(step // 60)})
+    assert values(file, "a", START, START + 3_000, 1)[:51] == [float(minute) for minute in range(51)]
+    assert values(file, "a", START, START + 2_700, 2) == [2.0 + 5 * number for number in range(10)]
+    file.close()
+
+
+def test_a_row_that_is_not_complete_is_shown_so_far(file: SeriesFile) -> None:
+    file.write(START, {"a": row(4)})
+    file.write(START + 10, {"a": row(6)})
+    assert values(file, "a", START, START, 5) == [5.0]
+
+
+def test_the_size_is_bounded_and_old_rows_are_never_new(file: SeriesFile, tmp_path: Path) -> None:
+    file.write(START, {"a": row(1)})
+    later = START + LEVELS[0].span  # the same place in the ring
+    assert values(file, "a", later, later) == [None]
+    for step in range(3 * LEVELS[0].rows):
+        file.write(START + step * 10, {"a": row(2)})
+    size = sum(path.stat().st_size for path in (tmp_path / "series").glob("*.ring"))
+    assert size <= file.size
+
+
+def test_many_series_make_it_grow_and_lose_nothing(file: SeriesFile, tmp_path: Path) -> None:
+    file.write(START, {"a": row(1)})
+    file.write(START + 10, {f"s{number}": row(number) for number in range(300)} | {"a": row(2)})
+    assert values(file, "a", START, START + 10) == [1, 2]
+    assert values(file, "s299", START + 10, START + 10) == [299]
+    file.close()
+    assert values(SeriesFile(tmp_path), "s299", START + 10, START + 10) == [299]
+
+
+def test_growing_that_was_interrupted_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = SeriesFile(tmp_path)
+    file.write(START, {"a": row(1)})
+    real, done = os.replace, []
+
+    def killed(source: object, target: object) -> None:
+        if str(target).endswith(".ring"):
+            done.append(target)
+            if len(done) == 3:
+                raise KeyboardInterrupt
+        real(source, target)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        file.write(START + 10, {f"s{number}": row(number) for number in range(100)})
+    monkeypatch.undo()
+    again = SeriesFile(tmp_path)
+    assert values(again, "a", START, START) == [1]
+    again.write(START + 10, {"a": row(5), "s1": row(6)})
+    assert values(again, "a", START, START + 10) == [1, 5]
+    assert values(again, "s1", START + 10, START + 10) == [6]
+
+
+def test_a_damaged_index_begins_anew(tmp_path: Path) -> None:
+    file = SeriesFile(tmp_path)
+    file.write(START, {"a": row(1)})
+    file.close()
+    (tmp_path / "series" / "index.json").write_text('{"capacity": "x"}')
+    again = SeriesFile(tmp_path)
+    assert values(again, "a", START, START) == [None]
+    again.write(START, {"b": row(2)})
+    assert values(again, "b", START, START) == [2]
+
+
+def test_a_range_has_the_finest_level_that_reaches() -> None:
+    assert [level_for(span).step for span in (3_600, 6 * 3_600, 86_400, 7 * 86_400, 31 * 86_400, 365 * 86_400)] == [
+        *(10, 60, 300, 1_800, 7_200, 86_400)
+    ]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.tuples(*[st.integers(0, 10**12)] * 4), st.tuples(*[st.integers(0, 10**12)] * 4), st.floats(0.1, 100))
+def test_a_rate_is_never_negative(before: tuple[int, ...], now: tuple[int, ...], seconds: float) -> None:
+    found = rates(before, now, seconds)  # type: ignore[arg-type]
+    assert all(rate >= 0 for rate in found)
+    assert found[0] == pytest.approx((now[0] - before[0] if now[0] >= before[0] else now[0]) / seconds)
+
+
+def test_the_first_sample_has_no_rate() -> None:
+    assert all(rate != rate for rate in rates(None, (1, 2, 3, 4), 10))
+
+
+def test_the_host_is_read_from_proc(tmp_path: Path) -> None:
+    (tmp_path / "meminfo").write_text("MemTotal: 1000 kB\nMemAvailable: 250 kB\n")
+    (tmp_path / "stat").write_text("cpu 100 0 100 800 0 0 0 0\n")
+    figures = HostFigures(tmp_path)
+    cpu, memory = figures.take()
+    assert cpu != cpu
+    assert memory == 75.0
+    (tmp_path / "stat").write_text("cpu 150 0 150 900 0 0 0 0\n")
+    assert figures.take()[0] == 50.0
+    (tmp_path / "meminfo").unlink()
+    assert figures.take()[1] != figures.take()[1]
