@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -124,17 +125,22 @@ class Lab:
 
     def status(self, name: str) -> dict[str, Any]:
         """What its ha process says."""
-        import socket
+        return self.verb(name, "status")
 
+    def verb(self, name: str, verb: str) -> dict[str, Any]:
+        """Ask its ha process directly."""
         path = self.boxes[name].runtime_dir / "ha.sock"
         with socket.socket(socket.AF_UNIX) as sock:
             sock.settimeout(scaled(10))
             sock.connect(str(path))
-            sock.sendall(b'{"verb":"status"}\n')
+            sock.sendall(json.dumps({"verb": verb}).encode() + b"\n")
             with sock.makefile() as file:
                 answer = json.loads(file.readline())
         assert answer["ok"], answer
         return dict(answer["result"])
+
+    def wait_holder(self, name: str, timeout: float = 20.0) -> None:
+        wait_for(lambda: self.state(name) in ("active", "alone"), timeout, f"{name} to be active")
 
     def state(self, name: str) -> str:
         try:
