@@ -32,7 +32,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run build debug test faults sanitize fuzz bench locust check clean
+.PHONY: help run build debug test faults sanitize fuzz bench locust failover check clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z]+):.*  ## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -66,6 +66,9 @@ bench: $(STAMPS)/bench $(STAMPS)/test $(STAMPS)/lbfast $(BUILT)-test  ## lbfast 
 locust: $(STAMPS)/bench $(STAMPS)/lbfast $(BUILT)  ## HTTPS and TCP users through a virtual service, fifteen seconds without a screen (ARGS=...)
 	@bench/needs
 	$(PY) -m bench.locust_run $(ARGS)
+
+failover: $(STAMPS)/test $(STAMPS)/lbfast $(BUILT)  ## every fault of a pair on network namespaces, as root: seconds without service (ARGS="--turns 5")
+	$(PY) bench/failover.py $(ARGS)
 
 check: $(STAMPS)/check $(STAMPS)/test $(STAMPS)/lbfast $(BUILT)-test  ## ruff, mypy, cython-lint and the source tests
 	$(PY) -m ruff check .

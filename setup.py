@@ -27,6 +27,8 @@ MODULES = [
     "_conn",
     "_counters",
     "_ring",
+    "_journal",
+    "_replica",
     "_proxy",
     "_worker",
     "_relay",

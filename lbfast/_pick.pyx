@@ -10,6 +10,7 @@ from lbfast._conn cimport (
     REASON_REDISPATCH, REASON_TABLE, REASON_UNSTORED, Conn,
 )
 from lbfast._counters cimport live_add
+from lbfast._journal cimport journal_is_on, journal_put
 from lbfast._sched cimport real_is_full, sched_pick
 from lbfast._stick cimport (
     STICK_BOUND, STICK_NO_REAL, STICK_PENDING, STICK_PINNED, StickBucket, StickEntry, StickMap, stick_bind, stick_find,
@@ -211,6 +212,8 @@ cdef int pick_stored(Worker* w, uint32_t slot, Conn* c, StickMap* map, const uin
     # The hold counts the client's connections, wherever this one went.
     if rc == 0 and way >= 0 and not c.hold.held:
         stick_hold(map, bucket, way, slot, &c.hold)
+        if journal_is_on(&w.journal) and bucket.entry[way].holds == 1 and bucket.entry[way].state == STICK_BOUND:
+            journal_put(&w.journal, c.service, key, w.now_ms)
     stick_unlock(bucket)
     return rc
 
@@ -249,6 +252,8 @@ cdef void pick_succeeded(Worker* w, Conn* c) noexcept nogil:
     entry = &bucket.entry[c.hold.way]
     if entry.serial == c.hold.serial and entry.state == STICK_PENDING and entry.real == <uint32_t>c.real:
         stick_bind(map, bucket, c.hold.way, entry.real, entry.tag, STICK_BOUND, entry.reason, w.now_ms)
+        if journal_is_on(&w.journal):
+            journal_put(&w.journal, c.service, entry.key, w.now_ms)
     stick_unlock(bucket)
 
 
@@ -289,11 +294,21 @@ cdef void pick_leave(Worker* w, Conn* c) noexcept nogil:
     unclaim(w, c)
 
 
+cdef void release_hold(Worker* w, uint32_t slot, Conn* c) noexcept nogil:
+    cdef StickMap* map = w.sticks[c.service]
+    cdef uint8_t key[16]
+    # While it is held the entry stays where it is; if an operator cleared it, the key is a stranger's and harmless.
+    memcpy(key, map.buckets[c.hold.bucket].entry[c.hold.way].key, 16)
+    stick_release(map, slot, &c.hold, w.now_ms)
+    if journal_is_on(&w.journal):
+        journal_put(&w.journal, c.service, key, w.now_ms)
+
+
 cdef void pick_release(Worker* w, uint32_t slot, Conn* c) noexcept nogil:
     if c.real >= 0:
         unclaim(w, c)
     if c.hold.held and w.sticks[c.service] != NULL:
-        stick_release(w.sticks[c.service], slot, &c.hold, w.now_ms)
+        release_hold(w, slot, c)
 
 
 cdef void pick_again(Worker* w, uint32_t slot, Conn* c, bint is_counted, bint is_held) noexcept nogil:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from lbfast._conn import Slab
 from lbfast._counters import Counters
+from lbfast._journal import Journal
 from lbfast._ring import Ring
 from lbfast._stick import StickTable
 from lbfast._table import Table
@@ -36,6 +37,7 @@ class Loop:
         ``index``: its seat; ``outboxes``: seat -> the sending end of its inbox; ``control``: descriptor that makes
         ``run`` return LOOP_CONTROL; ``health_wake``: eventfd written when a connect fails;
         ``ring_wake``: eventfd written when the event ring is half full."""
+    def set_journal(self, journal: Journal) -> None: ...
     def set_stick(self, service: int, table: StickTable | None) -> None: ...
     def add_listener(self, fd: int, service: int, port: int) -> None:
         """Accept on a listening, non-blocking socket owned by the supervisor."""

@@ -21,6 +21,7 @@ from lbfast._handover cimport LETTER_MAX, handover_turn
 from lbfast._link cimport is_waiting, link_failed, link_ready, link_relay, link_retry, link_schedule
 from lbfast._pick cimport pick_was_cut
 from lbfast._pipe cimport pool_close, pool_open
+from lbfast._journal cimport Journal
 from lbfast._ring cimport Ring
 from lbfast._stick cimport StickMap, StickTable, stick_release
 from lbfast._sys cimport (
@@ -336,6 +337,11 @@ cdef class Loop:
         free(w.buffer)
         free(w.letter)
         free(w.listeners)
+
+    def set_journal(self, Journal journal not None):
+        """Note stick-table changes there, for the peer."""
+        self.keep += (journal,)
+        journal.view(&self.worker.journal, <unsigned int>self.worker.index)
 
     def set_stick(self, unsigned int service, StickTable table):
         """The stick table of a service; None when it has none any more."""

@@ -27,6 +27,8 @@ cdef enum:
     STICK_WAYS = 14
     STICK_REALS = 32768       # bound[] is indexed by real slot
     STICK_PINNED = 1          # StickEntry.flags
+    STICK_PEER = 2            # the peer's client has open connections there: it does not expire here
+    STICK_UNSEEN = 4          # in a resync: not named by the peer yet
     STICK_NOTES = 16
     STICK_NO_REAL = 0xFFFFFFFF
     STICK_NO_CONN = 0xFFFFFFFF

@@ -31,7 +31,7 @@ cdef uint64_t stick_hash(const StickMap* map, const uint8_t* key) noexcept nogil
 
 
 cdef inline bint is_held(const StickEntry* entry) noexcept nogil:
-    return entry.holds != 0 or entry.flags & STICK_PINNED != 0
+    return entry.holds != 0 or entry.flags & (STICK_PINNED | STICK_PEER) != 0
 
 
 cdef inline bint is_expired(const StickEntry* entry, int64_t timeout_ms, int64_t now) noexcept nogil:

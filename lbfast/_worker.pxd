@@ -7,6 +7,7 @@ are functions over it.
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from lbfast._conn cimport Conn, SlabMap
+from lbfast._journal cimport JournalMap
 from lbfast._counters cimport CountersHead, RealLine, ServiceLine, WorkerPage
 from lbfast._pipe cimport PipePool
 from lbfast._ring cimport RingMap
@@ -71,6 +72,7 @@ cdef struct Worker:
     SlabMap* slab
     SlabMap* slabs[512]       # by seat, NULL = not known
     RingMap* ring
+    JournalMap journal        # of stick-table changes, for the peer
     PipePool pipes
     BlockPool blocks
     Wheel wheel

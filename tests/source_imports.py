@@ -22,7 +22,7 @@ PACKAGES: dict[str, set[str]] = {
 }
 # Compiled modules: downwards only; `_stick_lock` belongs to the family `_stick`.
 _LOW = {"_sys", "_address", "_siphash", "_shm"}
-_PARTS = _LOW | {"_table", "_stick", "_conn", "_pipe", "_proxy", "_timer", "_counters", "_ring", "_sched"}
+_PARTS = _LOW | {"_table", "_stick", "_conn", "_pipe", "_proxy", "_timer", "_counters", "_ring", "_sched", "_journal"}
 # The loop, in layers: each may use those before it.
 _LOOP = ("_worker", "_relay", "_pick", "_close", "_link", "_handover", "_accept", "_splice", "_repair")
 COMPILED: dict[str, set[str]] = {
@@ -38,6 +38,8 @@ COMPILED: dict[str, set[str]] = {
     "_timer": {"_sys", "_conn"},
     "_counters": _LOW | {"_table"},
     "_ring": _LOW | {"_table"},
+    "_journal": _LOW,
+    "_replica": _LOW | {"_stick", "_journal"},
     "_sched": _LOW | {"_table"},
     **{name: _PARTS | set(_LOOP[:place]) for place, name in enumerate(_LOOP)},
 }
@@ -47,10 +49,11 @@ FURTHER: dict[str, set[str]] = {
     "lbfast/health/*": {"_shm", "_table"},  # verdicts and probe results live in shared memory
     "lbfast/control/*": {"_shm", "_table", "_stick", "_counters", "_ring", "_conn", "health.results"},
     "lbfast/control/where_to.py": {"_sched"},  # the rendezvous hash, to say where a client would go
+    "lbfast/ha/*": {"_shm", "_replica", "config.files", "config.paths", "control.protocol"},  # one framing, one file
     "lbfast/cli/passwords.py": {"web"},  # users and keys are set on the console while nothing runs, too
     "lbfast/cli/demo_web.py": {"web"},  # shows the setup link
     "lbfast/cli/running.py": {"config", "supervisor"},  # `run` is the supervisor, `check` reads a file
-    "lbfast/supervisor/*": {"_shm", "_table", "_stick", "_counters", "_ring", "_conn"},
+    "lbfast/supervisor/*": {"_shm", "_table", "_stick", "_counters", "_ring", "_conn", "_journal"},
     "lbfast/supervisor/bodies.py": {"_repair", "web"},  # repairs what a dead worker left; runs every child
     "lbfast/supervisor/worker.py": {"_splice"},  # the one process that runs the loop
 }

@@ -14,6 +14,8 @@ HOST_FILES: tuple[str, ...] = (
     "lbfast/supervisor/arp.py",
     "lbfast/supervisor/netlink.py",
     "lbfast/supervisor/addresses.py",
+    "lbfast/supervisor/neighbours.py",
+    "lbfast/ha/ping.py",
 )
 HOST_FILES += ("lbfast/supervisor/listeners.py", "lbfast/l4/nft.py", "lbfast/ha/takeover.py")
 # `time.time()` is for what people read (log lines, "since"), never for a deadline.

@@ -28,6 +28,7 @@ _RUNNING = "lbfast.cli.running"
 _COMMITTING = "lbfast.cli.committing"
 _EDITING = "lbfast.cli.editing"
 _KEEPING = "lbfast.cli.keeping"
+_PAIRING = "lbfast.cli.pairing"
 _PASSWORDS = "lbfast.cli.passwords"
 
 VERBS: tuple[Verb, ...] = (
@@ -140,6 +141,24 @@ VERBS: tuple[Verb, ...] = (
     Verb(("revert",), f"{_COMMITTING}:revert", "Commit an earlier version again.", ("text",), (REASON, JSON)),
     Verb(("history",), f"{_COMMITTING}:history", "The versions that ran: who, when, why.", (), (JSON,)),
     Verb(("diff",), f"{_COMMITTING}:diff", "What differs between two versions.", ("text", "text"), (JSON,)),
+    Verb(("ha", "status"), f"{_PAIRING}:status", "Role, state and readiness of the pair.", (), (JSON,)),
+    Verb(
+        ("ha", "pair"),
+        f"{_PAIRING}:pair",
+        "Make a clustered pair with another box.",
+        (),
+        (("--local", "text"), ("--peer", "text"), ("--password-file", "file"), ("--overwrite", "")),
+    ),
+    Verb(("ha", "unpair"), f"{_PAIRING}:unpair", "Break the clustered pair.", (), (("--force", ""),)),
+    Verb(("ha", "takeover"), f"{_PAIRING}:takeover", "Make this box the active one.", (), (REASON, ("--force", ""))),
+    Verb(("ha", "maintenance"), f"{_PAIRING}:maintenance", "Keep this box from taking over.", ("text",), (REASON,)),
+    Verb(
+        ("ha", "password"),
+        f"{_PAIRING}:password",
+        "Let it be made a secondary.",
+        (),
+        (("--password-file", "file"),),
+    ),
     Verb(
         ("restart",),
         "lbfast.cli.processes:restart",
@@ -236,6 +255,7 @@ VERBS: tuple[Verb, ...] = (
 
 GROUPS: dict[str, str] = {
     "persistence": "See and change which client belongs to which real server.",
+    "ha": "The clustered pair.",
     "apikey": "Keys with which programs use the API.",
     "candidate": "Edit the configuration step by step, then commit it as a whole.",
     "alerts": "Who is told when something is wrong.",

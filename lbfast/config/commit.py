@@ -21,6 +21,7 @@ from lbfast.config.steps import (
     AddService,
     ChangeCheck,
     ChangeLog,
+    ChangePair,
     ChangeReal,
     ChangeService,
     ChangeUpkeep,
@@ -236,11 +237,13 @@ def _order(service: VirtualService) -> list[UUID]:
 def _changed_rest(running: Config, candidate: Config) -> Iterator[Step]:
     if keys := changed_keys(running.log, candidate.log):
         yield ChangeLog("", keys)
+    if keys := changed_keys(running.ha, candidate.ha):
+        yield ChangePair("", keys)
     if running.web != candidate.web:
         yield ChangeWeb("", _web_keys(running.web, candidate.web))
     if keys := tuple(key for key in _UPKEEP if getattr(running, key) != getattr(candidate, key)):
         yield ChangeUpkeep("", keys)
-    if keys := changed_keys(running, candidate, ("log", "web", *_UPKEEP, "virtual_services")):
+    if keys := changed_keys(running, candidate, ("log", "ha", "web", *_UPKEEP, "virtual_services")):
         yield ChangeWorkers("", keys)
 
 

@@ -136,6 +136,14 @@ class ChangeLog(Step):
 
 
 @dataclass(frozen=True)
+class ChangePair(Step):
+    keys: tuple[str, ...]
+
+    def words(self) -> str:
+        return f"change how the pair watches itself: {', '.join(self.keys)}"
+
+
+@dataclass(frozen=True)
 class ChangeWeb(Step):
     keys: tuple[str, ...]
 

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
+from uuid import UUID
 
 from lbfast.config.aside import keep_aside
 from lbfast.config.candidate import Candidate, pack_candidate
 from lbfast.config.commit import Plan, PlanError, ids_of, plan_commit
 from lbfast.config.errors import ConfigError
 from lbfast.config.id_file import FILE_NAME, load_ids, save_ids
-from lbfast.config.ids import KnownIds, assign_ids
+from lbfast.config.ids import Key, KnownIds, assign_ids
 from lbfast.config.impact import CUT, Impact, impact
 from lbfast.config.publish import Placed, publish_new_reals, publish_reals, publish_services
 from lbfast.config.steps import LIVE_KEYS, ChangeWorkers, RemoveReal
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from lbfast._table import Table
 
 RETRY_REVERT_S: Final = 10.0
+LOCAL_KEYS: Final = ("workers", "pin_workers", "log")  # of a box, not of the pair
 Report = dict[str, Any]
 
 
@@ -63,6 +65,7 @@ class Wish:
     against: int | None = None
     confirm: float | None = None  # seconds
     cut_after: float | None = None  # seconds; then what is left on servers that were removed gently is cut
+    replica_ids: Mapping[Key, UUID] | None = None  # of the peer that has committed it: its identities win
 
 
 @dataclass(frozen=True)
@@ -144,7 +147,7 @@ class Commits:
 
     async def commit(self, wish: Wish) -> Report:
         """Do it; the task goes on when whoever asked goes away."""
-        task = asyncio.create_task(self._commit_locked(wish))
+        task = asyncio.create_task(self._commit_in_pair(wish))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return await asyncio.shield(task)
@@ -207,8 +210,10 @@ class Commits:
             raise ControlError("bad_config", str(error)) from None
         self._check_against(wish)
         remembered = load_ids(self._state_dir / FILE_NAME).known
-        known = KnownIds({**remembered.ids, **ids_of(self.running.config).ids})
+        known = KnownIds({**remembered.ids, **ids_of(self.running.config).ids, **(wish.replica_ids or {})})
         config, known = assign_ids(loaded.config, known)
+        if wish.replica_ids is not None:
+            config = config.model_copy(update={key: getattr(self.running.config, key) for key in LOCAL_KEYS})
         try:
             busy = busy_slots(self._engine.shared, self.running)
             plan = plan_commit(self.running.config, self.running.layout, config, *busy)
@@ -237,6 +242,15 @@ class Commits:
         }
 
     # --- doing ----------------------------------------------------------------
+
+    async def _commit_in_pair(self, wish: Wish) -> Report:
+        """In a pair the peer commits first: both have it, or nobody."""
+        pair = self._engine.pair
+        if pair is None or not pair.is_paired or wish.replica_ids is not None:
+            return await self._commit_locked(wish)
+        planned = self._plan(wish)  # what is wrong is told before the peer is asked
+        ids = [[*key, str(identity)] for key, identity in ids_of(planned.candidate.config).ids.items()]
+        return await pair.commit_both(wish, ids, lambda: self._commit_locked(wish))
 
     async def _commit_locked(self, wish: Wish) -> Report:
         if self._lock.locked():

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from lbfast.control.events import EventStream
     from lbfast.control.face import Face
     from lbfast.control.line import SupervisorLine
+    from lbfast.control.pair import PairLine
 
 
 class TableFace(Protocol):
@@ -88,6 +89,12 @@ class ResultsFace(Protocol):
     def note(self, real: int) -> Any: ...
 
 
+class JournalFace(Protocol):
+    """What the peer is to be told of the stick tables (``_journal.Journal``)."""
+
+    def mark_desync(self) -> None: ...
+
+
 class SharedFace(Protocol):
     """The bundle every child inherits (``supervisor/shared.py``)."""
 
@@ -103,6 +110,8 @@ class SharedFace(Protocol):
     def rings(self) -> Sequence[RingFace]: ...
     @property
     def results(self) -> ResultsFace: ...
+    @property
+    def journal(self) -> JournalFace: ...
     @property
     def ring_wake(self) -> int: ...
 
@@ -175,6 +184,8 @@ class Engine:
     events: EventStream
     clock: Clock
     about: About
+    pair: PairLine | None = None
+    entries_changed: Callable[[], None] = lambda: None  # pins and clears are no worker's: the peer needs a resync
     line: SupervisorLine | None = None  # None as below
     face: Face | None = None  # None as below
     commits: Commits | None = None  # None: nothing can be changed here (tests of the reading verbs)

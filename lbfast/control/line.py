@@ -49,6 +49,10 @@ class SupervisorLine:
         async with asyncio.timeout(ACTIVATE_S):
             await answer
 
+    def start_ha(self) -> None:
+        """Have the ha process started; nothing happens when it runs."""
+        self._channel.send({"do": "start_ha"})
+
     async def request(self, message: Mapping[str, object], timeout: float) -> Mapping[str, Any]:
         """Something that is no commit: ``failure`` is empty when it was done, else why not; perhaps a ``result``."""
         if self.is_gone:

@@ -9,7 +9,17 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from lbfast._table import part_of
-from lbfast.control import clients, commit_verbs, draft_verbs, drain_verbs, face_verbs, process_verbs, reports
+from lbfast.control import (
+    clients,
+    commit_verbs,
+    draft_verbs,
+    drain_verbs,
+    face_verbs,
+    pair_verbs,
+    process_verbs,
+    replica_verbs,
+    reports,
+)
 from lbfast.control.access import Right
 from lbfast.control.addresses import Network, covering, is_inside, key_of, mask_of, parse_address, parse_network
 from lbfast.control.admin import admin_note
@@ -196,6 +206,10 @@ def _with_entry(engine: Engine, vs: ServiceInfo, situation: Situation, entry: An
     return Situation(**{**situation.__dict__, **changes})
 
 
+CONFIGURATION: Final = "configuration"
+ENTRIES: Final = "entries"
+
+
 def _is_over(engine: Engine, entry: Any) -> bool:
     """Whether the drain deadline of a client's server has passed, for this client."""
     state = engine.shared.table.real(entry["real"])
@@ -209,6 +223,7 @@ class Verb:
     run: Callable[..., Result | Steps | Later]
     args: tuple[Arg, ...] = ()
     is_act: bool = False
+    edits: str = ""  # in a pair, only one box may: CONFIGURATION the primary, ENTRIES the active one
 
     @property
     def needed(self) -> Right:
@@ -217,7 +232,12 @@ class Verb:
 
     def __call__(self, engine: Engine, caller: Caller, args: dict[str, Any]) -> Result | Steps | Later:
         checked = check_args(self.args, args)
-        return self.run(engine, caller, **checked) if self.is_act else self.run(engine, **checked)
+        if self.edits and engine.pair is not None:
+            engine.pair.check_edit(on_active=self.edits == ENTRIES)
+        result = self.run(engine, caller, **checked) if self.is_act else self.run(engine, **checked)
+        if self.edits == ENTRIES:
+            engine.entries_changed()
+        return result
 
 
 _SERVICE = Arg("service", str)
@@ -227,6 +247,7 @@ _REASON = Arg("reason", str, required=False, least=0, most=500)
 _TEXT = Arg("text", str, least=0, most=commit_verbs.MOST_TEXT)
 _FILE = Arg("file", str)
 _REMOVED = Arg("removed", str, required=False)
+_FORCE = Arg("force", bool, required=False)
 _AGAINST = Arg("against", int, required=False)
 _CONFIRM = Arg("confirm", int, False, 1, commit_verbs.LONGEST_CONFIRM)  # seconds
 _CUT_AFTER = Arg("cut_after", int, False, 0, LONGEST_DEADLINE)  # seconds
@@ -239,18 +260,20 @@ _DRAIN_END = (
 VERBS: Final[Mapping[str, Verb]] = MappingProxyType(
     {
         "overview": Verb(overview),
-        "drain": Verb(drain_verbs.drain, (_SERVICE, _REAL, _REASON, *_DRAIN_END), is_act=True),
+        "drain": Verb(drain_verbs.drain, (_SERVICE, _REAL, _REASON, *_DRAIN_END), is_act=True, edits=CONFIGURATION),
         "drain_plan": Verb(drain_verbs.drain_plan, (_SERVICE, _REAL, *_DRAIN_END)),
         "occupancy": Verb(drain_verbs.occupancy, (_SERVICE, _REAL)),
-        "halt": Verb(halt, (_SERVICE, _REAL, _REASON), is_act=True),
-        "online": Verb(online, (_SERVICE, _REAL, _REASON), is_act=True),
-        "weight": Verb(weight, (_SERVICE, _REAL, Arg("weight", int, most=256)), is_act=True),
+        "halt": Verb(halt, (_SERVICE, _REAL, _REASON), is_act=True, edits=CONFIGURATION),
+        "online": Verb(online, (_SERVICE, _REAL, _REASON), is_act=True, edits=CONFIGURATION),
+        "weight": Verb(weight, (_SERVICE, _REAL, Arg("weight", int, most=256)), is_act=True, edits=CONFIGURATION),
         "persistence_show": Verb(
             persistence_show,
             (_SERVICE, _CLIENT.optional(), Arg("limit", int, required=False, least=1, most=MOST_ENTRIES)),
         ),
-        "persistence_clear": Verb(persistence_clear, (_SERVICE, _CLIENT.optional(), _REAL.optional()), is_act=True),
-        "persistence_pin": Verb(persistence_pin, (_SERVICE, _CLIENT, _REAL), is_act=True),
+        "persistence_clear": Verb(
+            persistence_clear, (_SERVICE, _CLIENT.optional(), _REAL.optional()), is_act=True, edits=ENTRIES
+        ),
+        "persistence_pin": Verb(persistence_pin, (_SERVICE, _CLIENT, _REAL), is_act=True, edits=ENTRIES),
         "connections": Verb(connections, (_SERVICE, _CLIENT.optional())),
         "explain": Verb(explain_client, (_SERVICE, _CLIENT)),
         "events": Verb(events, (Arg("follow", bool, required=False), Arg("limit", int, required=False, most=1_000))),
@@ -262,9 +285,35 @@ VERBS: Final[Mapping[str, Verb]] = MappingProxyType(
             commit_verbs.commit,
             (_TEXT, _FILE, _REASON, _REMOVED, _AGAINST, _CONFIRM, _CUT_AFTER),
             is_act=True,
+            edits=CONFIGURATION,
         ),
-        "confirm": Verb(commit_verbs.confirm, is_act=True),
-        "revert": Verb(commit_verbs.revert, (Arg("version", int, False, 1), _REASON), is_act=True),
+        "confirm": Verb(commit_verbs.confirm, is_act=True, edits=CONFIGURATION),
+        "revert": Verb(commit_verbs.revert, (Arg("version", int, False, 1), _REASON), is_act=True, edits=CONFIGURATION),
+        "ha_status": Verb(pair_verbs.status),
+        "ha_pair": Verb(
+            pair_verbs.pair,
+            (Arg("local", str), Arg("peer", str), Arg("password", str), Arg("overwrite", bool, required=False)),
+            is_act=True,
+        ),
+        "ha_unpair": Verb(pair_verbs.unpair, (_FORCE,), is_act=True),
+        "ha_takeover": Verb(pair_verbs.takeover, (_REASON, _FORCE), is_act=True),
+        "ha_maintenance": Verb(pair_verbs.maintenance, (Arg("on", bool), _REASON), is_act=True),
+        "ha_password": Verb(pair_verbs.password, (Arg("password", str),), is_act=True),
+        "replica_read": Verb(replica_verbs.read, is_act=True),
+        "replica_commit": Verb(
+            replica_verbs.commit,
+            (
+                _TEXT,
+                Arg("ids", str, least=0, most=replica_verbs.MOST_DOCUMENT),
+                *(Arg(name, str, required=False, least=0) for name in ("file", "by", "reason")),
+                _REMOVED,
+            ),
+            is_act=True,
+        ),
+        "replica_marks_read": Verb(replica_verbs.marks_read, is_act=True),
+        "replica_marks_write": Verb(
+            replica_verbs.marks_write, (Arg("marks", str, most=replica_verbs.MOST_DOCUMENT),), is_act=True
+        ),
         "restart": Verb(process_verbs.restart, (Arg("process", str, most=32),), is_act=True),
         "upgrade": Verb(process_verbs.upgrade, (Arg("within", int, False, 1, 600),), is_act=True),
         "history": Verb(commit_verbs.history),

@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field, Strict
 from lbfast.model.addresses import ListenAddress
 from lbfast.model.duration_types import PositiveDuration
 from lbfast.model.health_check import SETTINGS, Port
+from lbfast.model.pair import HaSettings
 from lbfast.model.service import VirtualService
 from lbfast.model.upkeep import AlertSettings, BackupSettings
 from lbfast.model.values import written
@@ -94,6 +95,7 @@ class Config(BaseModel):
     )
     control: ControlSettings = Field(default=ControlSettings(), description="Who may use the control socket.")
     log: LogSettings = Field(default=LogSettings(), description="Records of connections.")
+    ha: HaSettings = Field(default=HaSettings(), description="The clustered pair.")
     web: WebSettings | None = Field(default=None, description="The web interface. Default: none.")
     alerts: AlertSettings = Field(default=AlertSettings(), description="Who is told when something is wrong.")
     backup: BackupSettings = Field(default=BackupSettings(), description="Backups on schedule.")

@@ -19,6 +19,7 @@ from lbfast.supervisor import arp
 from lbfast.supervisor.address_plan import Placement, WantedAddress, plan_addresses
 from lbfast.supervisor.faults import Fault
 from lbfast.supervisor.netlink import (
+    FOREVER,
     IFA_F_DADFAILED,
     IFA_F_TENTATIVE,
     IFF_LOOPBACK,
@@ -120,13 +121,23 @@ class ServiceAddresses:
         """Tell the neighbours; what could not be sent, in words.  To be repeated: an announcement can be lost."""
         failures = []
         for placement in self._raised if placements is None else placements:
-            if not _asks_neighbours(placement.link):
+            if not asks_neighbours(placement.link):
                 continue
             try:
                 arp.announce(placement.link, placement.address)
             except OSError as error:
                 failures.append(f"cannot announce {placement.address} on {placement.link.name}: {error.strerror}")
         return failures
+
+    def keep(self) -> None:
+        """What was raised with a lifetime stays for good."""
+        with Netlink() as netlink:
+            for placement in self._raised:
+                netlink.hold_address(placement.link.index, placement.address, placement.prefix, FOREVER)
+
+    def forget(self) -> None:
+        """Leave what is raised to somebody else, who reads the record."""
+        self._raised = []
 
     def drop_all(self) -> list[str]:
         """Take every raised address off; what could not be, in words."""
@@ -135,7 +146,7 @@ class ServiceAddresses:
             with Netlink() as netlink:
                 for placement in self._raised:
                     try:
-                        _remove(netlink, placement.link.index, placement.address, placement.prefix)
+                        remove_address(netlink, placement.link.index, placement.address, placement.prefix)
                     except OSError as error:
                         where = f"{placement.address} from {placement.link.name}"
                         failures.append(f"cannot drop {where}: {error.strerror}")
@@ -150,7 +161,7 @@ class ServiceAddresses:
         wanted: dict[Link, list[IPv4Address]] = {}
         for placement in placements:
             address = placement.address
-            if isinstance(address, IPv4Address) and address not in left_over and _asks_neighbours(placement.link):
+            if isinstance(address, IPv4Address) and address not in left_over and asks_neighbours(placement.link):
                 wanted.setdefault(placement.link, []).append(address)
         try:
             taken = arp.find_conflicts(wanted)
@@ -165,7 +176,7 @@ class ServiceAddresses:
         kept = {placement.address: placement for placement in placements}
         for address, old in left_over.items():
             if address not in kept or kept[address].link.index != old.link:
-                _remove(netlink, old.link, address, old.prefix)
+                remove_address(netlink, old.link, address, old.prefix)
         if not placements:
             self._record.unlink(missing_ok=True)
             return
@@ -221,11 +232,13 @@ def _boot_id() -> str:
     return _BOOT_ID.read_text().strip()
 
 
-def _asks_neighbours(link: Link) -> bool:
+def asks_neighbours(link: Link) -> bool:
+    """Whether there are neighbours on it that keep our MAC."""
     return len(link.mac) == 6 and not link.flags & (IFF_LOOPBACK | IFF_NOARP)
 
 
-def _remove(netlink: Netlink, link: int, address: IPAddress, prefix: int) -> None:
+def remove_address(netlink: Netlink, link: int, address: IPAddress, prefix: int) -> None:
+    """Take it off; no error when it, or its interface, is gone already."""
     try:
         netlink.remove_address(link, address, prefix)
     except OSError as error:

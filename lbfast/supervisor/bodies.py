@@ -10,6 +10,7 @@ from lbfast.config.paths import state_dir
 from lbfast.config.schema import json_schema
 from lbfast.supervisor.channel import Channel
 from lbfast.supervisor.children import Body, Child
+from lbfast.supervisor.ha_body import ha_body, is_wanted
 from lbfast.supervisor.listeners import close_listeners, sockets_of
 from lbfast.supervisor.ownership import give_log, give_state
 from lbfast.supervisor.preload import import_late
@@ -18,19 +19,21 @@ from lbfast.supervisor.start import Assets
 
 _WORKER = "worker "
 WEB = "web"
+HA = "ha"
 
 
 class Bodies:
-    """The cast of one run: control, health, the workers, and the web interface if it is configured."""
+    """The cast of one run: control, health, the workers, the web interface if it is configured, in a pair ha."""
 
     def __init__(self, assets: Assets) -> None:
         self._assets = assets
         self.cores = sorted(os.sched_getaffinity(0))
+        self.has_ha = is_wanted()
 
     @property
     def names(self) -> tuple[str, ...]:
         """Everybody who should run."""
-        return (*self.started_names, "health", *([WEB] if self._assets.web else ()))
+        return (*self.started_names, "health", *([WEB] if self._assets.web else ()), *([HA] if self.has_ha else ()))
 
     @property
     def started_names(self) -> tuple[str, ...]:
@@ -54,6 +57,10 @@ class Bodies:
         """The core that the worker of a place stays on, if it has to."""
         return self.cores[place % len(self.cores)] if self._assets.config.pin_workers else None
 
+    def want_ha(self) -> None:
+        """There was no need for it at the start, and now there is."""
+        self.has_ha = True
+
     def index(self, name: str) -> int:
         """The place of a worker; -1 of the others."""
         return int(name.removeprefix(_WORKER)) if name.startswith(_WORKER) else -1
@@ -70,12 +77,15 @@ class Bodies:
             return self._health
         if name == WEB:
             return self._web
+        if name == HA:
+            return self._ha
         index = self.index(name)
         return lambda channel: self._worker(index, seat, channel)
 
     def repair(self, child: Child) -> int:
         """Give back what a dead child held in shared memory; how many connections it had."""
         shared = self._assets.shared
+        shared.journal.mark_desync()  # its last change may not have been noted for the peer
         if child.seat < 0:
             for stick in shared.sticks.values():
                 stick.recover(child.pid)
@@ -122,6 +132,15 @@ class Bodies:
         import_late()
         assets.privileges.drop_health()
         return run_health(config, layout, assets.shared, channel)
+
+    def _ha(self, channel: Channel) -> int:
+        assets = self._assets
+        self._close_sockets()
+        user = assets.privileges.user
+        import_late()
+        assets.privileges.drop_ha()
+        owner = None if user is None or assets.privileges.keeps_control else user.uid
+        return ha_body(assets.config, assets.layout, assets.version, assets.shared, channel, owner)
 
     def _web(self, channel: Channel) -> int:
         from lbfast.web.ownership import give_folder

@@ -19,6 +19,7 @@ _CAPABILITY_VERSION_3 = 0x20080522
 class Capability(IntEnum):
     """Those that lbfast looks for, as linux/capability.h numbers them."""
 
+    CHOWN = 0
     DAC_OVERRIDE = 1
     SETGID = 6
     SETUID = 7
@@ -26,6 +27,7 @@ class Capability(IntEnum):
     NET_ADMIN = 12
     NET_RAW = 13
     SYS_ADMIN = 21
+    SYS_NICE = 23
     SYS_RESOURCE = 24
 
 

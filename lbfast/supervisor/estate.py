@@ -17,6 +17,7 @@ from typing import Any
 
 from lbfast._conn import Slab
 from lbfast._counters import Counters
+from lbfast._journal import Journal
 from lbfast._ring import Ring
 from lbfast._stick import StickTable
 from lbfast._table import Table
@@ -25,14 +26,15 @@ from lbfast.config.layout import ListenerSpec
 from lbfast.config.paths import runtime_dir, state_dir
 from lbfast.config.publish import Placed
 from lbfast.health.results import ProbeResults
-from lbfast.supervisor.addresses import ServiceAddresses
 from lbfast.supervisor.channel import Channel, Message
 from lbfast.supervisor.children import Child
+from lbfast.supervisor.ha_addresses import AddressOwner
+from lbfast.supervisor.ha_body import is_paired
 from lbfast.supervisor.limits import WorkerLimits
 from lbfast.supervisor.listeners import Listener, close_listeners
 from lbfast.supervisor.lock import Lock
 from lbfast.supervisor.seats import Inbox, Seats
-from lbfast.supervisor.shared import Shared
+from lbfast.supervisor.shared import JOURNAL_ROOM, MOST_WRITERS, Shared
 from lbfast.supervisor.start import Assets, close_doors, rights_of
 from lbfast.supervisor.web_door import WebDoor
 
@@ -132,7 +134,7 @@ def adopt(estate: Estate) -> Assets:
     seats.numbers = list(facts.get("numbers", ()))
     seats.taken.update((int(seat), int(place)) for seat, place in facts["seats"])
     seats.last.update((int(seat), int(place)) for seat, place in facts["last"])
-    addresses = ServiceAddresses(state_dir() / "addresses.json")
+    addresses = AddressOwner(state_dir() / "addresses.json", is_paired=is_paired())
     addresses.adopt()
     listeners = adopt_listeners(facts, fds)
     locks = [Lock(Path(path), variable, fds[f"lock.{at}"]) for at, (path, variable) in enumerate(facts["locks"])]
@@ -193,15 +195,18 @@ def adopt_listeners(facts: Mapping[str, Any], fds: Mapping[str, int]) -> list[Li
 
 
 def _adopt_shared(facts: Mapping[str, Any], fds: dict[str, int]) -> Shared:
+    counters = Counters.attach(fds["counters"])
     shared = Shared(
         table=Table.attach(fds["table"]),
-        counters=Counters.attach(fds["counters"]),
+        counters=counters,
         sticks={int(slot): StickTable.attach(fds[f"stick.{slot}"]) for slot in facts["sticks"]},
         slabs=[Slab.attach(fds[f"slab.{seat}"]) for seat in range(facts["slabs"])],
         rings=[Ring.attach(fds[f"ring.{seat}"]) for seat in range(facts["slabs"])],
         results=ProbeResults.attach(fds["results"]),
         health_wake=fds["health_wake"],
         ring_wake=fds["ring_wake"],
+        # A new one: what the old program's workers still note is made good by the resync of the new ha process.
+        journal=Journal.create(MOST_WRITERS, JOURNAL_ROOM),
     )
     for name in memory_of(shared):
         if name not in WAKES:
@@ -213,7 +218,7 @@ def _adopt_shared(facts: Mapping[str, Any], fds: dict[str, int]) -> Shared:
 def _owned(
     locks: Sequence[Lock],
     record: Path,
-    addresses: ServiceAddresses,
+    addresses: AddressOwner,
     listeners: list[Listener],
     web: list[WebDoor],
     seats: Seats,

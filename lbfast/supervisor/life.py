@@ -18,11 +18,12 @@ from lbfast.config.files import open_to_read
 from lbfast.config.paths import control_socket
 from lbfast.supervisor import orphans
 from lbfast.supervisor.backoff import Backoff
-from lbfast.supervisor.bodies import WEB, Bodies
+from lbfast.supervisor.bodies import HA, WEB, Bodies
 from lbfast.supervisor.channel import ChannelError, Message
 from lbfast.supervisor.children import Body, Child, describe_status, start_child
 from lbfast.supervisor.desk import Desk
 from lbfast.supervisor.estate import Estate, Heritage, describe
+from lbfast.supervisor.ha_line import HaLine
 from lbfast.supervisor.inherit import Inherit
 from lbfast.supervisor.listeners import close_listeners
 from lbfast.supervisor.news import News
@@ -78,6 +79,7 @@ class Supervisor:
         self._upgrade = Upgrade(self, lambda number, why: self._desk.upgrade_failed(number, why))
         self._desk = Desk(self._relief, self, self._upgrade, self._switch)
         self._inherit: Inherit | None = None
+        self._ha_line = HaLine(assets, self._ranks, self._post, self.complain)
         self._backoffs: dict[str, Backoff] = defaultdict(Backoff)
         self._state = State.STARTING
         self._code = 0
@@ -144,6 +146,7 @@ class Supervisor:
             child.reap()
         self._ranks.named.clear()
         self._ranks.others.clear()
+        self._ha_line.close()
         control_socket().unlink(missing_ok=True)
         self._selector.close()
         self._signals.close()
@@ -280,10 +283,15 @@ class Supervisor:
             self._succession.on_ready(child)
             self._look_at_upgrade()
             self._check_ready()
-        elif event == "health":
+        elif event in ("health", "process"):
             self._news.tell(message)
+        elif child.name == HA and event == "pair":
+            self._ha_line.on_pair(message)
         elif event == "switched":
             self._switch.on_switched(child)
+        elif child.name == "control" and message.get("do") == "start_ha":
+            self._bodies.want_ha()
+            self._start(HA)
         elif child.name == "control" and "do" in message and self._state in (State.STARTING, State.RUNNING):
             self._desk.hear(message, fds)
 
@@ -394,6 +402,9 @@ class Supervisor:
         if self._ranks.named.get(child.name) is child:
             child.kill(signal.SIGKILL)
 
+    def tell_ha(self) -> None:
+        self._ha_line.tell_plan()
+
     def later(self, seconds: float, action: Callable[[], None]) -> None:
         self._timers.at(time.monotonic() + seconds, action)
 
@@ -441,6 +452,7 @@ class Supervisor:
         self._code = code
         self._state = State.STOPPING
         now = time.monotonic()
+        self._ha_line.release()
         self._each_worker(lambda child: self._tell(child, "stop"))
         self._timers.at(now + STOP_GRACE, lambda: self._each_worker(lambda child: self._tell(child, "cut")))
         self._timers.at(now + STOP_GRACE + CUT_WITHIN, lambda: self._each_worker(self._kill_late))

@@ -26,6 +26,7 @@ from lbfast.supervisor.sources import find_source_faults
 
 _SILENT_S = 3  # a client that says nothing for so long is taken up all the same, when it next acknowledges
 _SO_ATTACH_FILTER, _BPF_RET = 26, 0x06
+_IP_FREEBIND = 15
 _TCPI_UNACKED = 24  # offset in struct tcp_info
 _SYSTEM_CONGESTION_CONTROL = Path("/proc/sys/net/ipv4/tcp_congestion_control")
 _BACKLOG = 65_535  # the kernel cuts it to net.core.somaxconn
@@ -55,16 +56,17 @@ def open_listeners(
     services: Mapping[str, tuple[int, VirtualService]],
     workers: int,
     ours: Sequence[Listener] = (),
+    *,
+    free_bind: bool = False,
 ) -> list[Listener]:
     """Open everything or raise ListenFaults; ``services``: label -> (position in the file, settings).
 
     ``ours`` are open already and may overlap: 0.0.0.0 takes over from a single address, or the other way round.
+    ``free_bind``: the addresses need not be here yet; in a pair they come and go.
     """
-    faults = [
-        fault
-        for spec in specs
-        if not any(_overlap(spec, other.spec) for other in ours) and (fault := _probe(spec, services[spec.label][0]))
-    ]
+    new = [spec for spec in specs if not any(_overlap(spec, other.spec) for other in ours)]
+    probed = (_probe(spec, services[spec.label][0], free_bind=free_bind) for spec in new)
+    faults = [fault for fault in probed if fault is not None]
     faults += find_source_faults(services.values())
     opened: list[Listener] = []
     for spec in () if faults else specs:
@@ -72,7 +74,7 @@ def open_listeners(
         fds: list[int] = []
         try:
             while len(fds) < workers:
-                fds.append(_open(spec, service))
+                fds.append(_open(spec, service, free_bind=free_bind))
         except OSError as error:
             faults.append(_explain(spec, position, error))
         opened.append(Listener(spec, tuple(fds)))
@@ -98,7 +100,7 @@ def open_more(listener: Listener, service: VirtualService, workers: int) -> list
     more: list[int] = []
     try:
         while len(listener.fds) + len(more) < workers:
-            more.append(_open(listener.spec, service))
+            more.append(_open(listener.spec, service, free_bind=True))  # the address may be the peer's just now
     except BaseException:
         for fd in more:
             os.close(fd)
@@ -166,21 +168,21 @@ def close_listeners(listeners: Sequence[Listener]) -> None:
             os.close(fd)
 
 
-def _probe(spec: ListenerSpec, position: int) -> Fault | None:
+def _probe(spec: ListenerSpec, position: int, *, free_bind: bool) -> Fault | None:
     """Bind once without SO_REUSEPORT.
 
     With it, the kernel would let us join the listeners of any other process of
     the same user without a word, and share its clients.
     """
     try:
-        with _bound(spec, reuse_port=False):
+        with _bound(spec, reuse_port=False, free_bind=free_bind):
             return None
     except OSError as error:
         return _explain(spec, position, error)
 
 
-def _open(spec: ListenerSpec, service: VirtualService) -> int:
-    sock = _bound(spec, reuse_port=True)
+def _open(spec: ListenerSpec, service: VirtualService, *, free_bind: bool) -> int:
+    sock = _bound(spec, reuse_port=True, free_bind=free_bind)
     try:
         _set_options(sock, service)
         sock.listen(_BACKLOG)
@@ -190,7 +192,7 @@ def _open(spec: ListenerSpec, service: VirtualService) -> int:
     return sock.detach()
 
 
-def _bound(spec: ListenerSpec, *, reuse_port: bool) -> socket.socket:
+def _bound(spec: ListenerSpec, *, reuse_port: bool, free_bind: bool) -> socket.socket:
     family = family_of(spec.address)
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
@@ -199,6 +201,8 @@ def _bound(spec: ListenerSpec, *, reuse_port: bool) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(reuse_port))
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if free_bind:
+            sock.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)  # for IPv6 too
         sock.bind((spec.address, spec.port))
     except BaseException:
         sock.close()

@@ -18,6 +18,7 @@ IPAddress = IPv4Address | IPv6Address
 
 IFF_UP, IFF_LOOPBACK, IFF_RUNNING, IFF_NOARP = 0x1, 0x8, 0x40, 0x80
 IFA_F_DADFAILED, IFA_F_TENTATIVE = 0x08, 0x40
+_IFA_F_NODAD = 0x02
 
 _HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 _ATTRIBUTE = struct.Struct("=HH")
@@ -30,13 +31,13 @@ _ERROR, _DONE = 2, 3
 _NEWLINK, _GETLINK = 16, 18
 _NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
 _GETROUTE = 26
-_REQUEST, _ACK, _EXCL, _DUMP, _CREATE = 0x1, 0x4, 0x200, 0x300, 0x400
+_REQUEST, _ACK, _REPLACE, _EXCL, _DUMP, _CREATE = 0x1, 0x4, 0x100, 0x200, 0x300, 0x400
 _IFLA_ADDRESS, _IFLA_IFNAME = 1, 3
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_CACHEINFO, _IFA_FLAGS = 1, 2, 6, 8
 _RTA_DST = 1
 _RTN_LOCAL = 2
 _GROUP_IPV6_IFADDR = 0x100
-_FOREVER = 0xFFFFFFFF
+FOREVER = 0xFFFFFFFF
 
 
 @dataclass(frozen=True)
@@ -106,8 +107,18 @@ class Netlink:
         extra = b""
         if address.version == 6:
             # Deprecated from the start: the kernel then never picks it as the source of our own connections.
-            extra = _attribute(_IFA_CACHEINFO, _CACHEINFO.pack(0, _FOREVER, 0, 0))
+            extra = _attribute(_IFA_CACHEINFO, _CACHEINFO.pack(0, FOREVER, 0, 0))
         self._change(_NEWADDR, _CREATE | _EXCL, link, address, prefix, extra)
+
+    def hold_address(self, link: int, address: IPAddress, prefix: int, valid_s: int) -> None:
+        """Put an address on an interface, or renew it, for ``valid_s`` seconds: then the kernel takes it off.
+
+        Without the kernel's own duplicate address detection, which takes seconds: who holds for a pair has asked.
+        """
+        preferred = valid_s if address.version == 4 else 0
+        extra = _attribute(_IFA_CACHEINFO, _CACHEINFO.pack(preferred, valid_s, 0, 0))
+        extra += _attribute(_IFA_FLAGS, struct.pack("=I", _IFA_F_NODAD))
+        self._change(_NEWADDR, _CREATE | _REPLACE, link, address, prefix, extra)
 
     def remove_address(self, link: int, address: IPAddress, prefix: int) -> None:
         """Take an address off an interface; OSError(EADDRNOTAVAIL) when it is not there."""

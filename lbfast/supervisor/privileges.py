@@ -22,6 +22,9 @@ DEFAULT_USER: Final = "lbfast"
 NOBODY: Final = "nobody"
 WORKER_KEEPS: Final = frozenset({Capability.SYS_RESOURCE})
 """Pipes of full size beyond fs.pipe-user-pages-soft; its other powers are calls that a worker's filter refuses."""
+HA_KEEPS: Final = frozenset(
+    {Capability.CHOWN, Capability.DAC_OVERRIDE, Capability.NET_ADMIN, Capability.NET_RAW, Capability.SYS_NICE}
+)
 NOTHING: Final[frozenset[int]] = frozenset()
 _TO_BECOME: Final = frozenset({Capability.SETUID, Capability.SETGID})
 
@@ -68,6 +71,10 @@ class Privileges:
             self._drop(None, {Capability.DAC_OVERRIDE})
         else:
             self._drop(self.user, NOTHING)
+
+    def drop_ha(self) -> None:
+        """It changes addresses, asks the LAN, hurries, and keeps files beside those of control's user."""
+        self._drop(None, HA_KEEPS)
 
     def _drop(self, user: User | None, keep: Collection[int]) -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

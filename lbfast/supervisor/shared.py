@@ -8,12 +8,16 @@ from dataclasses import dataclass
 
 from lbfast._conn import Slab
 from lbfast._counters import Counters
+from lbfast._journal import Journal
 from lbfast._ring import Ring
 from lbfast._stick import StickTable
 from lbfast._table import Table
 from lbfast.config.layout import Layout
 from lbfast.health.results import ProbeResults
 from lbfast.model.appliance import Config
+
+MOST_WRITERS = 512  # seats of workers
+JOURNAL_ROOM = 16_384  # keys of each; memory is taken when it is first written
 
 
 @dataclass
@@ -27,6 +31,7 @@ class Shared:
     rings: list[Ring]  # by seat
     results: ProbeResults
     health_wake: int  # eventfd: a connect to a real server failed
+    journal: Journal  # stick-table changes for the peer
     ring_wake: int  # eventfd: an event ring is half full
 
     def forget(self) -> None:
@@ -48,6 +53,7 @@ def create_shared(config: Config, layout: Layout, counters: Counters) -> Shared:
         rings=[],
         results=ProbeResults.create(),
         health_wake=os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC),
+        journal=Journal.create(MOST_WRITERS, JOURNAL_ROOM),
         ring_wake=os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC),
     )
 

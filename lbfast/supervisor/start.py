@@ -33,7 +33,9 @@ from lbfast.control.peer import user_name
 from lbfast.model.appliance import Config
 from lbfast.supervisor import capabilities
 from lbfast.supervisor.address_plan import WantedAddress
-from lbfast.supervisor.addresses import AddressFaults, ServiceAddresses, decode_record
+from lbfast.supervisor.addresses import AddressFaults, decode_record
+from lbfast.supervisor.ha_addresses import AddressOwner
+from lbfast.supervisor.ha_body import is_paired
 from lbfast.supervisor.limits import WorkerLimits, pipes_for_each, plan_limits, raise_descriptor_limit
 from lbfast.supervisor.listeners import Listener, ListenFaults, close_listeners, open_listeners
 from lbfast.supervisor.lock import Lock
@@ -58,7 +60,7 @@ class Assets:
     shared: Shared
     listeners: list[Listener]
     seats: Seats
-    addresses: ServiceAddresses
+    addresses: AddressOwner
     children_record: Path
     locks: list[Lock]
     privileges: Privileges
@@ -100,7 +102,7 @@ def prepare(config_path: Path) -> Assets:
         layout = plan_layout(loaded.config)
         workers = workers_of(loaded.config)
         limits = _limits(loaded.config, layout, workers)
-        addresses = ServiceAddresses(state_dir() / "addresses.json")
+        addresses = AddressOwner(state_dir() / "addresses.json", is_paired=is_paired())
         undo.callback(addresses.drop_all)
         listeners = _reach(loaded, loaded.config, layout, workers, addresses)
         undo.callback(close_listeners, listeners)
@@ -232,7 +234,7 @@ def _limits(config: Config, layout: Layout, workers: int) -> WorkerLimits:
     return plan_limits(descriptors, len(layout.listeners), workers, wanted, pipes_for_each(workers))
 
 
-def _reach(loaded: Loaded, config: Config, layout: Layout, workers: int, addresses: ServiceAddresses) -> list[Listener]:
+def _reach(loaded: Loaded, config: Config, layout: Layout, workers: int, addresses: AddressOwner) -> list[Listener]:
     """Raise the addresses, then open every listener on them."""
     wanted = [
         WantedAddress(position, ip_address(service.address), service.interface)
@@ -241,7 +243,7 @@ def _reach(loaded: Loaded, config: Config, layout: Layout, workers: int, address
     services = {service.label: (position, service) for position, service in enumerate(config.virtual_services)}
     try:
         addresses.raise_all(wanted)
-        return open_listeners(layout.listeners, services, workers)
+        return open_listeners(layout.listeners, services, workers, free_bind=addresses.is_paired)
     except (AddressFaults, ListenFaults) as error:
         faults = sorted(error.faults, key=lambda fault: fault.service)
         raise ConfigError([loaded.problem(it.path, it.found, it.expected) for it in faults]) from None
@@ -282,7 +284,7 @@ def close_doors(doors: list[WebDoor]) -> None:
         doors.pop().close()
 
 
-def _notes(config: Config, limits: WorkerLimits, workers: int, addresses: ServiceAddresses) -> Sequence[str]:
+def _notes(config: Config, limits: WorkerLimits, workers: int, addresses: AddressOwner) -> Sequence[str]:
     notes = [f"raised {address}" for address in addresses.raised]
     wanted = sum(service.max_connections for service in config.virtual_services)
     if limits.connections * workers < wanted:

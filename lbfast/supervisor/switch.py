@@ -58,6 +58,7 @@ class Crew(Protocol):
     def workers(self) -> list[Child]: ...
     def control(self) -> Child | None: ...
     def replace_health(self) -> None: ...
+    def tell_ha(self) -> None: ...
     def replace_web(self) -> None: ...
     def later(self, seconds: float, action: Callable[[], None]) -> None: ...
     def complain(self, text: str) -> None: ...
@@ -166,8 +167,14 @@ class Switch:
         positions = {service.label: (place, service) for place, service in enumerate(placed.config.virtual_services)}
         raised: list[IPAddress] = []
         try:
-            raised = assets.addresses.raise_more(_wanted(placed.config))
-            listeners = open_listeners(specs, positions, max(workers, assets.workers), assets.listeners)
+            raised = assets.addresses.raise_more(wanted_addresses(placed.config))
+            listeners = open_listeners(
+                specs,
+                positions,
+                max(workers, assets.workers),
+                assets.listeners,
+                free_bind=assets.addresses.is_paired,
+            )
         except (AddressFaults, ListenFaults) as error:
             assets.addresses.drop(raised)
             faults = sorted(error.faults, key=lambda fault: fault.service)
@@ -285,6 +292,7 @@ class Switch:
         assets.config, assets.layout, assets.version = placed.config, placed.layout, opened.candidate.version
         assets.loaded = opened.candidate.loaded
         self._hand_out(opened, moved)
+        self._crew.tell_ha()
         if was_pinned != assets.config.pin_workers:
             self._crew.pin()
         if is_web_changed:
@@ -455,7 +463,8 @@ def _close_fds(more: dict[Listener, list[int]]) -> None:
             os.close(fd)
 
 
-def _wanted(config: Config) -> list[WantedAddress]:
+def wanted_addresses(config: Config) -> list[WantedAddress]:
+    """The addresses of every virtual service."""
     return [
         WantedAddress(position, ip_address(service.address), service.interface)
         for position, service in enumerate(config.virtual_services)

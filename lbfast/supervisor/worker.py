@@ -61,6 +61,7 @@ def run_worker(setup: WorkerSetup, channel: Channel) -> int:
         pipe_size=PIPE_SIZE,
         max_pipes=setup.pipes,
     )
+    loop.set_journal(shared.journal)
     for slot, stick in shared.sticks.items():
         loop.set_stick(slot, stick)
     for seat, slab in enumerate(shared.slabs):

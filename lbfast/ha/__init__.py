@@ -1,0 +1,1 @@
+"""The clustered pair: heartbeat, election, takeover, replication, pairing."""

@@ -1,0 +1,143 @@
+"""Heartbeats over UDP: one socket for each path, the same heartbeat over all of them, the first to arrive counts.
+
+Being late is not being silent.  A box that did not get to run reads what waits in
+its sockets before it judges, and the time it did not run is not counted as silence
+of the peer; both are counted, as is what the peer says of its own delay.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+
+from lbfast.ha.election import Beat
+from lbfast.ha.wire import Guard, Heard, Refusal, pack_beat
+
+_MOST_A_TURN = 512  # datagrams read before the box looks at anything else
+_RETRY_MS = 1000
+_AUTHENTIC = (Refusal.DUPLICATE, Refusal.REORDERED)
+
+
+@dataclass
+class Path:
+    """One way to the peer: an address of ours and one of its."""
+
+    local: str
+    peer: str
+    sock: socket.socket | None = None
+    heard_at: int | None = None
+    opened_at: int | None = None  # the last try
+    sent: int = 0
+    refused: int = 0  # sends that failed
+    trouble: str = ""
+
+
+@dataclass
+class Lateness:
+    """How late something was, over the life of the process."""
+
+    count: int = 0  # times beyond half an interval
+    last_ms: int = 0
+    most_ms: int = 0
+
+    def note(self, late_ms: int, threshold_ms: int) -> bool:
+        self.last_ms = late_ms
+        self.most_ms = max(self.most_ms, late_ms)
+        self.count += late_ms > threshold_ms
+        return late_ms > threshold_ms
+
+
+@dataclass
+class Heartbeats:
+    """All paths to the peer.  ``now_ms`` is passed in; nothing here waits."""
+
+    paths: Sequence[Path]
+    port: int
+    guard: Guard
+    watch: Callable[[socket.socket], None]
+    unwatch: Callable[[socket.socket], None]
+    sequence: int = 0
+    peer_late: Lateness = field(default_factory=Lateness)
+
+    def open(self, now_ms: int) -> None:
+        """Open what is not open yet; an interface that is away is tried again every second."""
+        for path in self.paths:
+            if path.sock is None and (path.opened_at is None or now_ms - path.opened_at >= _RETRY_MS):
+                path.opened_at = now_ms
+                self._open(path)
+
+    def close(self) -> None:
+        for path in self.paths:
+            self._shut(path)
+
+    def send(self, beat: Beat, late_ms: int) -> None:
+        """The same datagram over every path."""
+        self.sequence += 1
+        datagram = pack_beat(beat, self.guard.known_life, self.sequence, late_ms, self.guard.key)
+        for path in self.paths:
+            self._send(path, datagram)
+
+    def read(self, now_ms: int, interval_ms: int) -> list[Beat]:
+        """Every heartbeat that counts, oldest first; all that is waiting is read."""
+        beats: list[Beat] = []
+        for path in self.paths:
+            for datagram in _drain(path):
+                found = self.guard.check(datagram)
+                if isinstance(found, Heard):
+                    self.peer_late.note(found.late_ms, interval_ms // 2)
+                    beats.append(found.beat)
+                if isinstance(found, Heard) or found in _AUTHENTIC:
+                    path.heard_at = now_ms
+        return beats
+
+    def _open(self, path: Path) -> None:
+        family = socket.AF_INET6 if ip_address(path.peer).version == 6 else socket.AF_INET
+        sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            sock.bind((path.local, self.port))
+            # Connected: the kernel drops what does not come from the peer's address and port.
+            sock.connect((path.peer, self.port))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, 6)
+        except OSError as error:
+            sock.close()
+            path.trouble = error.strerror or str(error)
+            return
+        path.sock, path.trouble = sock, ""
+        self.watch(sock)
+
+    def _send(self, path: Path, datagram: bytes) -> None:
+        if path.sock is None:
+            return
+        try:
+            path.sock.send(datagram)
+            path.sent += 1
+        except OSError as error:
+            path.refused += 1
+            # ECONNREFUSED tells of an earlier one: the peer's process is not there, the path is.
+            if error.errno not in (errno.ECONNREFUSED, errno.EAGAIN, errno.ENOBUFS):
+                path.trouble = error.strerror or str(error)
+                if error.errno in (errno.EADDRNOTAVAIL, errno.ENODEV, errno.EINVAL):
+                    self._shut(path)
+        else:
+            path.trouble = ""
+
+    def _shut(self, path: Path) -> None:
+        if path.sock is not None:
+            self.unwatch(path.sock)
+            path.sock.close()
+            path.sock = None
+
+
+def _drain(path: Path) -> list[bytes]:
+    found: list[bytes] = []
+    while path.sock is not None and len(found) < _MOST_A_TURN:
+        try:
+            found.append(path.sock.recv(1024))
+        except ConnectionRefusedError:
+            continue  # an ICMP answer to something we sent
+        except OSError:
+            break
+    return found

@@ -1,0 +1,235 @@
+"""What control can ask of the ha process, on behalf of an operator."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from lbfast._shm import now_ms
+from lbfast.control.protocol import ControlError
+from lbfast.ha.door import Handler
+from lbfast.ha.election import Facts, HaState, Move, Peer, Standing, Surroundings
+from lbfast.ha.pair_file import Maintenance, load_maintenance, save_maintenance
+from lbfast.ha.password import PasswordFile
+from lbfast.ha.status import BoxFacts, Readiness, judge_readiness
+
+if TYPE_CHECKING:
+    from lbfast.ha.duty import Duty
+    from lbfast.ha.process import HaProcess
+
+Result = dict[str, Any]
+_LOOK_S = 0.02
+
+
+class HaVerbs:
+    """Each is a question and its answer as plain data; ControlError when it is refused."""
+
+    def __init__(self, process: HaProcess) -> None:
+        self._process = process
+
+    def handlers(self) -> Mapping[str, Handler]:
+        return {
+            "status": self.status,
+            "takeover": self.takeover,
+            "maintenance": self.maintenance,
+            "password": self.password,
+            "replicate": self._process.sync.replicate,
+            "replicated": self._process.sync.replicated,
+            "pair": self._process.desk.pair,
+            "unpair": self._process.desk.unpair,
+        }
+
+    async def status(self) -> Result:
+        """Role, state, readiness, the peer, the replication."""
+        duty, pair = self._process.duty, self._process.pair
+        if duty is None or pair is None:
+            return standalone()
+        now = now_ms()
+        heard = _peer(duty, now) is not Peer.SILENT
+        replication = self._replication()
+        readiness = self._readiness(duty, heard, replication)
+        return {
+            "role": pair.role,
+            "state": duty.state(now).value,
+            "ready": readiness.is_ready,
+            "reasons": list(readiness.reasons),
+            "differences": list(readiness.differences),
+            "level": duty.steady.level,
+            "maintenance": _maintenance(load_maintenance(self._process.setup.state_dir)),
+            "local": pair.local,
+            "peer": _describe_peer(duty, pair.peer, now, heard),
+            "replication": replication,
+            "paths": [_describe_path(path, duty, now) for path in duty.beats.paths],
+            "heartbeats": _describe_heartbeats(duty),
+            "addresses": sorted(str(address) for address, _ in self._process.plan.wanted),
+            "moves": [
+                {
+                    "ago_ms": now - at,
+                    "from": move.before.name.lower(),
+                    "to": move.after.name.lower(),
+                    "why": move.because,
+                }
+                for at, move in duty.moves
+            ],
+        }
+
+    async def takeover(self, reason: str = "", by: str = "", force: bool = False) -> Result:
+        """Make this box active; answered when it is, or when it could not be."""
+        duty = self._duty()
+        if duty.is_active:
+            raise ControlError("refused", "this box is active already; give the order on its peer")
+        before = duty.judgement
+        if duty.steady.level == 0:
+            raise ControlError("refused", f"this box cannot serve: {'; '.join(before.reasons)}")
+        against = _against(duty)
+        if against and not force:
+            raise ControlError("refused", "not ready to take over: " + "; ".join(against) + " (--force does it anyway)")
+        self._process.tell(f"takeover ordered by {by or 'an operator'}" + (f": {reason}" if reason else ""))
+        started = now_ms()
+        duty.order(started)
+        while not duty.is_active and now_ms() - started < duty.timing.order_ms:
+            await asyncio.sleep(_LOOK_S)
+        if not duty.is_active:
+            raise ControlError("refused", "the peer did not let go in time; it stays active")
+        return {"state": duty.state(now_ms()).value, "took_ms": now_ms() - started}
+
+    async def maintenance(self, on: bool, by: str = "", at: str = "", reason: str = "") -> Result:
+        """While on, this box takes no addresses; an active one hands over first."""
+        duty = self._duty()
+        if on and duty.is_active and _peer(duty, now_ms()) is not Peer.PASSIVE:
+            raise ControlError(
+                "refused", "this box is active and its peer cannot take over: clients would lose service"
+            )
+        kept = Maintenance(by, at, reason) if on else None
+        save_maintenance(self._process.setup.state_dir, kept)
+        duty.is_in_maintenance = on
+        self._process.tell(f"maintenance {'begun' if on else 'ended'} by {by or 'an operator'}: {reason}")
+        return {"maintenance": _maintenance(kept)}
+
+    async def password(self, password: str) -> Result:
+        """With which another box may make this one its secondary."""
+        try:
+            PasswordFile(self._process.setup.state_dir).set(password)
+        except ValueError as error:
+            raise ControlError("bad_argument", str(error)) from None
+        return {}
+
+    def _replication(self) -> Result:
+        linking = self._process.linking
+        current = None if linking is None else linking.current
+        if current is None:
+            trouble = "" if linking is None else linking.trouble
+            return {"linked": False, "synced": False, "lag_entries": None, "lag_ms": None, "trouble": trouble}
+        replica = self._process.replica
+        return {
+            "linked": True,
+            "synced": current.is_synced,
+            "lag_entries": current.lag_entries,
+            "lag_ms": current.lag_ms,
+            "resyncs": current.resyncs,
+            "last_resync": current.last_resync,
+            "sent": current.sent_entries,
+            "applied": replica.applied,
+            "unknown": replica.unknown,
+            "kept": replica.kept,
+            "no_room": replica.no_room,
+            "trouble": "",
+        }
+
+    def _readiness(self, duty: Duty, heard: bool, replication: Result) -> Readiness:
+        """Of the passive box of the two, whichever it is."""
+        ours, theirs = BoxFacts.of(self._process.facts()), BoxFacts.of(self._process.peer_facts)
+        beat = duty.memory.beat
+        passive, active = (theirs, ours) if duty.is_active else (ours, theirs)
+        level = duty.steady.level if not duty.is_active else 0 if beat is None else beat.level
+        return judge_readiness(
+            passive=passive,
+            active=active,
+            peer_heard=heard,
+            passive_level=level,
+            passive_reasons=() if duty.is_active else duty.judgement.reasons,
+            is_linked=bool(replication["linked"]),
+            is_synced=bool(replication["synced"]),
+            lag_ms=replication["lag_ms"] or 0,
+        )
+
+    def _duty(self) -> Duty:
+        if self._process.duty is None:
+            raise ControlError("refused", "this box has no peer; `lbfast ha pair` makes a pair")
+        return self._process.duty
+
+
+def standalone() -> Result:
+    """The status of a box without a pair."""
+    return {
+        "role": "standalone",
+        "state": HaState.ACTIVE.value,
+        "ready": False,
+        "reasons": ["this box has no peer"],
+        "peer": None,
+        "replication": {"lag_entries": None, "lag_ms": None},
+    }
+
+
+def _peer(duty: Duty, now: int) -> Peer:
+    return Facts(now, duty.memory, Surroundings(1), duty.timing).peer
+
+
+def _against(duty: Duty) -> list[str]:
+    """The pre-flight check of an ordered takeover."""
+    beat = duty.memory.beat
+    heard = _peer(duty, now_ms()) is not Peer.SILENT
+    if not heard:
+        return []  # there is nobody to take over from in good order: the table decides
+    level = 0 if beat is None else beat.level
+    return list(duty.judgement.reasons) if duty.steady.level < level else []
+
+
+def _describe_peer(duty: Duty, address: str, now: int, heard: bool) -> Result:
+    beat, heard_at = duty.memory.beat, duty.memory.heard_at
+    return {
+        "address": address,
+        "heard": heard,
+        "silent_ms": None if heard_at is None else now - heard_at,
+        "standing": None if beat is None else Standing(beat.standing).name.lower(),
+        "level": None if beat is None else beat.level,
+        "hears_us": None if beat is None else beat.hears,
+    }
+
+
+def _describe_move(move: Move, ago_ms: int) -> Result:
+    return {
+        "ago_ms": ago_ms,
+        "from": move.before.name.lower(),
+        "to": move.after.name.lower(),
+        "why": move.because,
+    }
+
+
+def _describe_path(path: Any, duty: Duty, now: int) -> Result:
+    silent = None if path.heard_at is None else now - path.heard_at
+    return {
+        "local": path.local,
+        "peer": path.peer,
+        "heard": silent is not None and silent < duty.timing.dead_ms,
+        "silent_ms": silent,
+        "sent": path.sent,
+        "send_failures": path.refused,
+        "trouble": path.trouble,
+    }
+
+
+def _describe_heartbeats(duty: Duty) -> Result:
+    late, peer_late = duty.late, duty.beats.peer_late
+    return {
+        **duty.beats.guard.counts,
+        "own_late": late.count,
+        "own_late_most_ms": late.most_ms,
+        "peer_late": peer_late.count,
+        "peer_late_most_ms": peer_late.most_ms,
+    }
+
+
+def _maintenance(kept: Maintenance | None) -> Result | None:
+    return None if kept is None else {"by": kept.by, "at": kept.at, "reason": kept.reason}

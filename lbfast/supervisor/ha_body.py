@@ -1,0 +1,76 @@
+"""The supervisor's part of the ha process: what it is given at its fork, and what it is told by commits."""
+
+from __future__ import annotations
+
+import hashlib
+
+from lbfast._stick import StickTable
+from lbfast.config.layout import Layout
+from lbfast.config.paths import runtime_dir, state_dir
+from lbfast.ha.plan import HaPlan, RealPlan, ServicePlan
+from lbfast.model.appliance import Config
+from lbfast.model.service import FALLBACK_LABEL, VirtualService
+from lbfast.supervisor.channel import Channel
+from lbfast.supervisor.ha_addresses import HeldAddresses
+from lbfast.supervisor.shared import Shared
+
+PAIR_FILES = ("pair.json", "pair_password.json")
+
+
+def is_paired() -> bool:
+    """Whether this box is one of a pair."""
+    return (state_dir() / PAIR_FILES[0]).exists()
+
+
+def is_wanted() -> bool:
+    """Whether the ha process has anything to do: a pair, or a password with which one may be made."""
+    return any((state_dir() / name).exists() for name in PAIR_FILES)
+
+
+def ha_body(config: Config, layout: Layout, version: int, shared: Shared, channel: Channel, owner: int | None) -> int:
+    """In the child.  ``owner``: the user that control runs as, who must reach our socket; None = ours."""
+    # Imported here, in the child: what it needs is no burden to the supervisor and the workers.
+    from lbfast.ha.process import HaSetup, run_ha
+
+    setup = HaSetup(
+        plan=make_plan(config, layout, version),
+        counters=shared.counters,
+        table=shared.table,
+        sticks=dict(shared.sticks),
+        addresses=HeldAddresses(state_dir() / "addresses.json"),
+        state_dir=state_dir(),
+        runtime_dir=runtime_dir(),
+        attach=StickTable.attach,
+        journal=shared.journal,
+        owner=owner,
+    )
+    return run_ha(setup, channel)
+
+
+def make_plan(config: Config, layout: Layout, version: int) -> HaPlan:
+    """What the ha process needs of a configuration."""
+    services = tuple(_service_plan(service, layout) for service in config.virtual_services)
+    digest = hashlib.sha256(config.model_dump_json(exclude={"workers", "pin_workers", "log"}).encode()).hexdigest()
+    return HaPlan(config.ha, services, version, digest)
+
+
+def _service_plan(service: VirtualService, layout: Layout) -> ServicePlan:
+    reals = [(real.label, real.id) for real in service.real_servers]
+    if service.fallback_server is not None:
+        reals.append((FALLBACK_LABEL, service.fallback_server.id))
+    is_probed = service.health_check.type != "none"
+    return ServicePlan(
+        id=str(service.id),
+        slot=layout.services[service.label],
+        label=service.label,
+        address=str(service.address),
+        interface=service.interface,
+        port=service.port_numbers[0],
+        is_deferring=service.client_speaks_first,
+        is_persistent=service.persistence.mode != 0,
+        timeout_ms=int(service.persistence.timeout),
+        reals=tuple(
+            RealPlan(str(identity), layout.reals[service.label, label], label, is_probed and label != FALLBACK_LABEL)
+            for label, identity in reals
+        ),
+    )

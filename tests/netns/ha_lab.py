@@ -1,0 +1,331 @@
+"""A hospital in network namespaces: clients, two appliances, three real servers, a router, a switch, a second cable."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import trustme
+from harness import Lbfast, processes_of_session, render_toml, scaled, virtual_service, wait_for
+from namespaces import ip
+
+VIP, ROUTER = "10.77.0.100", "10.77.0.1"
+BOXES = {"a": "10.77.0.11", "b": "10.77.0.12"}
+CABLE = {"a": "10.78.0.11", "b": "10.78.0.12"}
+SERVERS = ("10.77.0.21", "10.77.0.22", "10.77.0.23")
+PORT = 443
+HERE = Path(__file__).parent
+KEY = "11" * 32
+
+
+@dataclass
+class Lab:
+    """Names of the namespaces, and the processes in them."""
+
+    prefix: str
+    directory: Path
+    settings: dict[str, Any] = field(default_factory=dict)  # of [ha]
+    service: dict[str, Any] = field(default_factory=dict)
+    boxes: dict[str, Lbfast] = field(default_factory=dict)
+    processes: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    def ns(self, name: str) -> str:
+        return f"{self.prefix}-{name}"
+
+    def inside(self, name: str) -> list[str]:
+        """The words that run a command in a namespace."""
+        return ["ip", "netns", "exec", self.ns(name)]
+
+    def ip(self, name: str, *words: str) -> str:
+        return ip("-n", self.ns(name), *words)
+
+    def nft(self, name: str, rules: str) -> None:
+        """Load firewall rules into a namespace."""
+        subprocess.run([*self.inside(name), "nft", "-f", "-"], input=rules, text=True, check=True, capture_output=True)
+
+    # --- links ------------------------------------------------------------------
+
+    def cut(self, name: str, cable: str = "lan") -> None:
+        """Pull the plug on the switch's side: the box loses its carrier."""
+        self.ip("sw", "link", "set", f"{cable}-{name}", "down")
+
+    def mend(self, name: str, cable: str = "lan") -> None:
+        self.ip("sw", "link", "set", f"{cable}-{name}", "up")
+
+    def addresses(self, name: str) -> set[str]:
+        """All IPv4 addresses in a namespace."""
+        links = json.loads(self.ip(name, "-j", "-4", "address", "show"))
+        return {one["local"] for link in links for one in link.get("addr_info", ()) if one}
+
+    def holds(self, name: str) -> bool:
+        return VIP in self.addresses(name)
+
+    # --- boxes ------------------------------------------------------------------
+
+    def config(self) -> str:
+        reals = [
+            {"label": f"Server {number}", "id": str(UUID(int=number)), "address": address, "port": PORT}
+            for number, address in enumerate(SERVERS, 1)
+        ]
+        check = {"type": "connect", "interval": "500ms", "timeout": "400ms", "rise": 1, "fall": 2}
+        service = virtual_service(PORT, reals, address=VIP, health_check=check, id=str(UUID(int=100)), **self.service)
+        settings = {"interval": "100ms", "missed": 3, **self.settings}
+        lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
+        return "workers = 2\n[ha]\n" + "\n".join(lines) + "\n" + render_toml({"virtual_service": [service]})
+
+    def box(self, name: str, config: str | None = None) -> Lbfast:
+        """A box that is not started yet."""
+        directory = self.directory / name
+        (directory / "state").mkdir(parents=True, exist_ok=True)
+        found = Lbfast(config or self.config(), directory=directory, prefix=self.inside(name), allow_stderr=True)
+        self.boxes[name] = found
+        return found
+
+    def start(self, *names: str, config: str | None = None) -> None:
+        """Start boxes and wait until they are ready."""
+        for name in names:
+            self.box(name, config).start()
+        for name in names:
+            self.boxes[name].wait_ready()
+
+    def write_pair(self) -> None:
+        """The files that pairing would leave."""
+        from lbfast.ha.link import CERTIFICATE, PEER_CERTIFICATE, ensure_identity, own_fingerprint
+
+        for name in BOXES:
+            (self.directory / name / "state").mkdir(parents=True, exist_ok=True)
+            ensure_identity(self.directory / name / "state", name)
+        for name, role in (("a", "primary"), ("b", "secondary")):
+            other = "b" if name == "a" else "a"
+            state, others = self.directory / name / "state", self.directory / other / "state"
+            (state / PEER_CERTIFICATE).write_text((others / CERTIFICATE).read_text())
+            document = {
+                "id": "lab",
+                "role": role,
+                "local": BOXES[name],
+                "peer": BOXES[other],
+                "key": KEY,
+                "peer_fingerprint": own_fingerprint(others),
+                "paths": [[CABLE[name], CABLE[other]]],
+                "peer_name": other,
+            }
+            (state / "pair.json").write_text(json.dumps(document))
+
+    def status(self, name: str) -> dict[str, Any]:
+        """What its ha process says."""
+        return self.verb(name, "status")
+
+    def verb(self, name: str, verb: str) -> dict[str, Any]:
+        """Ask its ha process directly."""
+        path = self.boxes[name].runtime_dir / "ha.sock"
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(scaled(10))
+            sock.connect(str(path))
+            sock.sendall(json.dumps({"verb": verb}).encode() + b"\n")
+            with sock.makefile() as file:
+                answer = json.loads(file.readline())
+        assert answer["ok"], answer
+        return dict(answer["result"])
+
+    def wait_holder(self, name: str, timeout: float = 20.0) -> None:
+        wait_for(lambda: self.state(name) in ("active", "alone"), timeout, f"{name} to be active")
+
+    def state(self, name: str) -> str:
+        try:
+            return str(self.status(name)["state"])
+        except (OSError, ValueError):
+            return "gone"
+
+    def wait_states(self, timeout: float = 15.0, **states: str) -> None:
+        """Until each named box says that state."""
+        wait_for(
+            lambda: all(self.state(name) == word for name, word in states.items()),
+            timeout,
+            f"{states}; now { ({name: self.state(name) for name in states}) }",
+        )
+
+    def wait_ready(self, timeout: float = 20.0) -> None:
+        """Until both boxes say that a takeover would be safe."""
+
+        seen: dict[str, Any] = {}
+
+        def ready() -> bool:
+            try:
+                seen.update({name: self.status(name) for name in ("a", "b")})
+            except (OSError, ValueError):
+                return False
+            return all(status["ready"] for status in seen.values())
+
+        try:
+            wait_for(ready, timeout, "both boxes to be ready")
+        except AssertionError as error:
+            error.add_note(json.dumps(seen, indent=1))
+            raise
+
+    def signal(self, pid: int, number: int) -> None:
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            pass
+
+    def kill_box(self, name: str) -> None:
+        """Power loss: the plugs out, and every process gone, in one moment."""
+        for cable in ("lan", "hb"):
+            self.cut(name, cable)
+        self.kill_processes(name)
+
+    def kill_processes(self, name: str) -> None:
+        """Every process of a box, in one moment; its kernel lives on."""
+        box = self.boxes[name]
+        for pid in [box.pid, *processes_of_session(box.pid)]:
+            self.signal(pid, signal.SIGKILL)
+
+    def revive(self, name: str) -> None:
+        """Power is back: a machine without any service address, which starts lbfast."""
+        self.boxes[name].clean_up()
+        self.ip(name, "address", "flush", "dev", "eth0")
+        self.ip(name, "address", "add", f"{BOXES[name]}/16", "dev", "eth0")
+        self.ip(name, "route", "add", "default", "via", ROUTER)
+        for cable in ("lan", "hb"):
+            self.mend(name, cable)
+
+    # --- servers and clients ------------------------------------------------------
+
+    def serve(self, ca: trustme.CA) -> None:
+        """Three TLS servers."""
+        pem = self.directory / "server.pem"
+        ca.issue_cert("symphony.test").private_key_and_cert_chain_pem.write_to_path(pem)
+        ca.cert_pem.write_to_path(self.directory / "ca.pem")
+        self.run("s", "ha_servers.py", str(pem), str(PORT), *SERVERS)
+
+    def clients(self, count: int, every: float = 0.02, held: int = 0) -> Clients:
+        """Clients that go on until they are asked for their report."""
+        words = [str(self.directory / "ca.pem"), VIP, str(PORT), str(count), str(every), str(held)]
+        return Clients(self.run("c", "ha_clients.py", *words))
+
+    def run(self, name: str, *words: str) -> subprocess.Popen[str]:
+        """A Python program of this directory, in a namespace; it says READY when it is."""
+        process = subprocess.Popen(
+            [*self.inside(name), sys.executable, *words],
+            stdout=subprocess.PIPE,
+            stdin=subprocess.PIPE,
+            text=True,
+            cwd=HERE,
+        )
+        self.processes.append(process)
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line.startswith("READY"), f"{words}: {line!r}"
+        return process
+
+    def close(self) -> None:
+        for box in self.boxes.values():
+            box.clean_up()
+        for process in self.processes:
+            process.kill()
+            process.wait()
+            for stream in (process.stdout, process.stdin):
+                if stream is not None:
+                    stream.close()
+
+
+@dataclass
+class Report:
+    """What clients have noted."""
+
+    notes: dict[str, Any]
+
+    def outage(self, at: float) -> float:
+        """Seconds from a moment until any client was served by a connection begun after it."""
+        return min(self.outages(at))
+
+    def outages(self, at: float) -> list[float]:
+        """The same for each client."""
+        return [
+            min((done for begun, done, _ in client["served"] if begun >= at), default=float("inf")) - at
+            for client in self.notes["clients"].values()
+        ]
+
+    def moved(self, servers: Sequence[int] = (1, 2, 3)) -> int:
+        """Clients that were served by more than one of the living servers."""
+        return sum(
+            len({number for _, _, number in client["served"]} & set(servers)) > 1
+            for client in self.notes["clients"].values()
+        )
+
+    def cut(self) -> int:
+        return len(self.notes["cut"])
+
+
+@dataclass
+class Clients:
+    """The process that they live in."""
+
+    process: subprocess.Popen[str]
+
+    def report_after(self, at: float, count: int) -> Report:
+        """Go on until every client was served by a connection begun after ``at``."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"until {at} {count}\n")
+        return self.report()
+
+    def report(self) -> Report:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        notes = self.process.stdout.readline()
+        self.process.wait(scaled(10))
+        self.process.stdin.close()
+        self.process.stdout.close()
+        return Report(json.loads(notes))
+
+
+@contextmanager
+def lab(prefix: str, clients: int = 1, **settings: Any) -> Iterator[Lab]:
+    """Namespaces, cables and addresses; nothing runs yet.  All of it goes at the end."""
+    directory = Path(tempfile.mkdtemp(prefix="lbfast-ha-"))
+    found = Lab(f"{prefix}{os.getpid()}", directory, **settings)
+    names = ("sw", "c", "a", "b", "s", "r")
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, directory, ignore_errors=True)
+        for name in names:
+            stack.callback(subprocess.run, ["ip", "netns", "delete", found.ns(name)], check=False, capture_output=True)
+            ip("netns", "add", found.ns(name))
+            found.ip(name, "link", "set", "lo", "up")
+        stack.callback(found.close)
+        for bridge in ("lan", "hb"):
+            found.ip("sw", "link", "add", bridge, "type", "bridge")
+            found.ip("sw", "link", "set", bridge, "up")
+        _plug(found, "c", "lan", [f"10.77.1.{number}/16" for number in range(1, clients + 1)])
+        _plug(found, "s", "lan", [f"{address}/16" for address in SERVERS])
+        _plug(found, "r", "lan", [f"{ROUTER}/16"])
+        for name in BOXES:
+            _plug(found, name, "lan", [f"{BOXES[name]}/16"])
+            _plug(found, name, "hb", [f"{CABLE[name]}/24"])
+            found.ip(name, "route", "add", "default", "via", ROUTER)
+        yield found
+
+
+def _plug(found: Lab, name: str, cable: str, addresses: Sequence[str]) -> None:
+    interface = "eth0" if cable == "lan" else "eth1"
+    port = f"{cable}-{name}"
+    found.ip("sw", "link", "add", port, "type", "veth", "peer", "name", interface, "netns", found.ns(name))
+    found.ip("sw", "link", "set", port, "master", cable, "up")
+    commands = "".join(f"address add {address} dev {interface}\n" for address in addresses)
+    commands += f"link set {interface} up\n"
+    subprocess.run(
+        ["ip", "-n", found.ns(name), "-batch", "-"], input=commands, text=True, check=True, capture_output=True
+    )

@@ -1,0 +1,206 @@
+"""A pair of real boxes in namespaces: what clients feel of each fault.  The short form; `make failover` measures more.
+
+Nothing here asserts a time but "it comes back": figures are measured, not asserted.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+import trustme
+from ha_lab import VIP, Lab, lab
+from harness import wait_for
+from waiting import children_of
+
+pytestmark = pytest.mark.root
+
+CLIENTS = 20
+DEAF = """
+add table inet t
+add chain inet t c { type filter hook input priority 0; policy accept; }
+add rule inet t c udp dport 6694 drop
+"""
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_behind() -> None:
+    """In place of the guard of the same name: boxes are restarted in one test and used in the next.
+
+    What is left at the end, the fixture ``pair`` looks after.
+    """
+
+
+@pytest.fixture(scope="module")
+def pair(ca: trustme.CA) -> Iterator[Lab]:
+    with lab("hf", clients=CLIENTS) as found:
+        found.write_pair()
+        found.serve(ca)
+        before = set(children_of(os.getpid()).values())
+        found.start("a", "b")
+        yield found
+        for box in found.boxes.values():
+            if box.process.poll() is None:
+                box.stop()
+    assert set(children_of(os.getpid()).values()) <= before
+
+
+@pytest.fixture
+def whole(pair: Lab) -> Lab:
+    """The primary active, the secondary ready."""
+    for name in ("a", "b"):
+        for cable in ("lan", "hb"):
+            pair.mend(name, cable)
+    for name in ("a", "b"):
+        if pair.boxes[name].process.poll() is not None:
+            pair.revive(name)
+            pair.start(name)
+    pair.wait_ready()
+    if pair.state("b") in ("active", "alone"):
+        assert pair.boxes["a"].cli("ha", "takeover")[0] == 0
+        pair.wait_ready()
+    assert (pair.state("a"), pair.state("b")) == ("active", "passive")
+    return pair
+
+
+def one_holds(pair: Lab, name: str) -> None:
+    other = "b" if name == "a" else "a"
+    assert pair.holds(name), f"{name} must hold {VIP}"
+    assert not pair.holds(other), f"{other} must not"
+
+
+def served_again(pair: Lab, clients: object, at: float) -> None:
+    """Nobody changed server, and everybody was served by a connection begun after the fault."""
+    report = clients.report_after(at, CLIENTS)  # type: ignore[attr-defined]
+    assert report.moved() == 0, "a client was sent to another server although its own lives"
+    assert max(report.outages(at)) < float("inf")
+
+
+def test_power_loss_and_rejoin(whole: Lab) -> None:
+    clients = whole.clients(CLIENTS, held=2)
+    at = time.monotonic()
+    whole.kill_box("a")
+    whole.wait_states(b="alone")
+    assert whole.holds("b")
+    served_again(whole, clients, at)
+    whole.revive("a")
+    whole.start("a")
+    whole.wait_states(a="passive", b="active")
+    one_holds(whole, "b")
+
+
+def test_clean_stop_hands_over(whole: Lab) -> None:
+    clients = whole.clients(CLIENTS)
+    at = time.monotonic()
+    whole.boxes["a"].process.send_signal(signal.SIGTERM)
+    whole.wait_states(b="alone")
+    served_again(whole, clients, at)
+    assert whole.boxes["a"].wait() == 0
+    one_holds(whole, "b")
+    moves = whole.status("b")["moves"]
+    assert moves[-1]["why"] == "the peer has handed over"
+
+
+def test_planned_takeover(whole: Lab) -> None:
+    clients = whole.clients(CLIENTS)
+    at = time.monotonic()
+    code, out, err = whole.boxes["b"].cli("ha", "takeover", "--reason", "drill")
+    assert code == 0, err
+    assert "is active now" in out
+    whole.wait_states(a="passive", b="active")
+    one_holds(whole, "b")
+    served_again(whole, clients, at)
+    code, _, err = whole.boxes["b"].cli("ha", "takeover")
+    assert code == 1
+    assert "active already" in err
+
+
+def test_hung_workers_are_noticed(whole: Lab) -> None:
+    clients = whole.clients(CLIENTS)
+    workers = [pid for name, pid in children_of(whole.boxes["a"].pid).items() if "worker" in name]
+    at = time.monotonic()
+    for pid in workers:
+        whole.signal(pid, signal.SIGSTOP)
+    try:
+        whole.wait_states(b="active")
+        one_holds(whole, "b")
+        served_again(whole, clients, at)
+        assert "does not move on" in str(whole.status("a")["reasons"] + [whole.status("b")["reasons"]])
+    finally:
+        for pid in workers:
+            whole.signal(pid, signal.SIGCONT)
+    whole.wait_states(a="passive", b="active")
+
+
+def test_client_side_link_of_the_active_cut(whole: Lab) -> None:
+    clients = whole.clients(CLIENTS)
+    at = time.monotonic()
+    whole.cut("a", "lan")
+    whole.wait_states(b="active")
+    one_holds(whole, "b")
+    served_again(whole, clients, at)
+
+
+@pytest.mark.parametrize("direction", ["both ways", "to b", "to a"])
+def test_lost_heartbeats_alone_move_nothing(whole: Lab, direction: str) -> None:
+    """Both paths, by a firewall: the addresses still answer on the LAN, so nobody takes them."""
+    before = len(whole.status("b")["moves"])
+    victims = {"both ways": ("a", "b"), "to b": ("b",), "to a": ("a",)}[direction]
+    for name in victims:
+        whole.nft(name, DEAF)
+    try:
+        deaf = victims[-1]
+        wait_for(lambda: not whole.status(deaf)["peer"]["heard"], 10, "silence")
+        # Silent for several times the dead time, and still nothing has moved.
+        wait_for(lambda: whole.status(deaf)["peer"]["silent_ms"] > 2000, 10, "a long silence")
+        one_holds(whole, "a")
+        assert len(whole.status("b")["moves"]) == before
+    finally:
+        for name in victims:
+            whole.nft(name, "delete table inet t\n")
+    whole.wait_states(a="active", b="passive")
+
+
+def test_one_path_is_enough(whole: Lab) -> None:
+    whole.cut("b", "hb")
+    wait_for(lambda: [path["heard"] for path in whole.status("a")["paths"]] == [True, False], 10, "one path")
+    assert (whole.state("a"), whole.state("b")) == ("active", "passive")
+
+
+def test_ha_process_killed_while_active(whole: Lab) -> None:
+    """Its successor goes on holding the addresses; nothing moves."""
+    clients = whole.clients(CLIENTS)
+    at = time.monotonic()
+    old = whole.boxes["a"].child("ha")
+    whole.signal(old, signal.SIGKILL)
+    whole.boxes["a"].wait_replaced("ha", old)
+    whole.wait_states(a="active", b="passive")
+    one_holds(whole, "a")
+    served_again(whole, clients, at)
+
+
+def test_everything_killed_with_the_link_up(whole: Lab) -> None:
+    """The kernel of the dead box takes the addresses off by itself: their lifetime ends."""
+    clients = whole.clients(CLIENTS)
+    at = time.monotonic()
+    whole.kill_processes("a")
+    whole.wait_states(b="alone")
+    wait_for(lambda: not whole.holds("a"), 15, "the address to go from the dead box")
+    assert whole.holds("b")
+    served_again(whole, clients, at)
+
+
+def test_maintenance_keeps_a_box_from_taking_over(whole: Lab) -> None:
+    assert whole.boxes["b"].cli("ha", "maintenance", "on", "--reason", "disk")[0] == 0
+    try:
+        code, _, err = whole.boxes["b"].cli("ha", "takeover")
+        assert code == 1
+        assert "maintenance" in err
+        code, out, _ = whole.boxes["a"].cli("ha", "status")
+        assert code == 1
+        assert "no, because" in out
+    finally:
+        assert whole.boxes["b"].cli("ha", "maintenance", "off")[0] == 0
