@@ -36,7 +36,7 @@ class Loop:
         """``inbox``: datagram socket on which other workers hand accepted sockets over;
         ``index``: its seat; ``outboxes``: seat -> the sending end of its inbox; ``control``: descriptor that makes
         ``run`` return LOOP_CONTROL; ``health_wake``: eventfd written when a connect fails;
-        ``ring_wake``: eventfd written when the event ring is half full."""
+        ``ring_wake``: eventfd written by an event whose reader sleeps."""
     def set_journal(self, journal: Journal) -> None: ...
     def set_stick(self, service: int, table: StickTable | None) -> None: ...
     def add_listener(self, fd: int, service: int, port: int) -> None:

@@ -32,7 +32,7 @@ class Shared:
     results: ProbeResults
     health_wake: int  # eventfd: a connect to a real server failed
     journal: Journal  # stick-table changes for the peer
-    ring_wake: int  # eventfd: an event ring is half full
+    ring_wake: int  # eventfd: an event came while control slept
 
     def forget(self) -> None:
         """In a child that has no business with any of it: unmapped, as soon as nobody holds a part."""
