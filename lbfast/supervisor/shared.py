@@ -15,6 +15,9 @@ from lbfast.config.layout import Layout
 from lbfast.health.results import ProbeResults
 from lbfast.model.appliance import Config
 
+WAKES = ("health_wake", "ring_wake")
+"""Eventfds; a program that inherits makes those that the one before it did not have."""
+
 
 @dataclass
 class Shared:
@@ -50,4 +53,17 @@ def make_sticks(config: Config, layout: Layout, without: Container[int] = ()) ->
         slot: StickTable.create(service.persistence.table_size)
         for service in config.virtual_services
         if service.has_table and (slot := layout.services[service.label]) not in without
+    }
+
+
+def memory_of(shared: Shared) -> dict[str, int]:
+    """The descriptors of all shared memory, by name."""
+    return {
+        "table": shared.table.fd,
+        "counters": shared.counters.fd,
+        "results": shared.results.fd,
+        **{name: getattr(shared, name) for name in WAKES},
+        **{f"stick.{slot}": stick.fd for slot, stick in shared.sticks.items()},
+        **{f"slab.{seat}": slab.fd for seat, slab in enumerate(shared.slabs)},
+        **{f"ring.{seat}": ring.fd for seat, ring in enumerate(shared.rings)},
     }
