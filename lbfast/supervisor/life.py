@@ -19,7 +19,7 @@ from lbfast.config.paths import control_socket
 from lbfast.supervisor import orphans
 from lbfast.supervisor.backoff import Backoff
 from lbfast.supervisor.bodies import HA, WEB, Bodies
-from lbfast.supervisor.channel import ChannelError, Message
+from lbfast.supervisor.channel import Channel, ChannelError, Message
 from lbfast.supervisor.children import Body, Child, describe_status, start_child
 from lbfast.supervisor.desk import Desk
 from lbfast.supervisor.estate import Estate, Heritage, describe
@@ -30,9 +30,11 @@ from lbfast.supervisor.news import News
 from lbfast.supervisor.post import Post
 from lbfast.supervisor.ranks import Ranks
 from lbfast.supervisor.reexec import execute
+from lbfast.supervisor.regain import forget, keep
 from lbfast.supervisor.relief import Done, Relief
 from lbfast.supervisor.start import Assets
 from lbfast.supervisor.succession import Succession
+from lbfast.supervisor.surroundings import is_terminal, open_to_read
 from lbfast.supervisor.switch import Switch
 from lbfast.supervisor.timers import Timers
 from lbfast.supervisor.upgrade import Upgrade
@@ -108,18 +110,19 @@ class Supervisor:
     def _take_over(self, heritage: Heritage) -> None:
         self._state = State.RUNNING
         self._news.waiting.extend(heritage.events)
-        self._inherit = Inherit(self, self._ranks, self._relief, heritage.number, heritage.version)
-        old: list[Child] = []
+        self._inherit = Inherit(
+            self, self._ranks, self._relief, heritage.number, heritage.version, is_regained=heritage.is_regained
+        )
         for child in heritage.children:
-            if heritage.old_inboxes and child.index >= 0:
-                child.is_leaving, child.seat = True, -1
-                old.append(child)
-            self._ranks.adopt(child)
+            self._ranks.adopt(child, apart=bool(heritage.old_inboxes))
             self._register(child)
         if heritage.old_inboxes:
             self._assets.is_shut = True
-            self._inherit.begin_apart(old, heritage.old_inboxes)
-        self._remember()
+            self._inherit.begin_apart(heritage.old_inboxes)
+        for seat, pid in heritage.dead:
+            self._repair(Child(f"worker on seat {seat}", 0, pid, -1, Channel.pair()[0], 0.0, seat))
+            self._ranks.lose(seat)
+        self.keep()
 
     def _look_at_upgrade(self) -> None:
         if self._inherit is not None:
@@ -128,7 +131,17 @@ class Supervisor:
 
     def finish_upgrade(self) -> None:
         self._inherit = None
+        self.keep()
+        self._settle()
+
+    def _settle(self) -> None:
+        """After a killed supervisor: what ran was taken over, now the file that was given counts."""
+        if not self._is_ready("control"):
+            self.later(0.05, self._settle)
+            return
         self._say_ready()
+        if self._heritage is not None and self._heritage.is_regained:
+            self._commit_file()
 
     def leave(self) -> bool:
         """This program has failed; whether those that serve can do without it."""
@@ -148,6 +161,7 @@ class Supervisor:
         self._ranks.others.clear()
         self._ha_line.close()
         control_socket().unlink(missing_ok=True)
+        forget()
         self._selector.close()
         self._signals.close()
 
@@ -155,7 +169,7 @@ class Supervisor:
 
     def _start(self, name: str) -> None:
         if self._state in (State.STARTING, State.RUNNING) and self._ranks.start(name):
-            self._remember()
+            self.keep()
 
     def _fork(self, name: str, seat: int, *, beside: bool = False) -> Child | None:
         body: Body = self._bodies.body(name, seat, beside=beside)
@@ -213,7 +227,7 @@ class Supervisor:
             self._stop(1)
         else:
             self._restart_later(child.name, text, was_ready=child.ready)
-        self._remember()
+        self.keep()
 
     def _restart_later(self, name: str, text: str, *, was_ready: bool) -> None:
         now = time.monotonic()
@@ -237,11 +251,13 @@ class Supervisor:
         if lost:
             self.note(f"{child.name} (pid {child.pid}) had {lost} connections; they are closed")
 
-    def _remember(self) -> None:
+    def keep(self) -> None:
+        """For the next supervisor, should this one be killed."""
         try:
             orphans.remember(self._assets.children_record, [(it.name, it.pid) for it in self._ranks.everybody()])
+            keep(self.estate())
         except OSError as error:
-            self.complain(f"cannot write {self._assets.children_record}: {error.strerror}")
+            self.complain(f"cannot write {error.filename}: {error.strerror}")
 
     # --- messages -----------------------------------------------------------
 
@@ -342,8 +358,8 @@ class Supervisor:
 
     def is_quiet(self) -> bool:
         everybody = self._ranks.everybody()
-        complete = len(everybody) == len(self._bodies.names) and all(it.ready and not it.is_leaving for it in everybody)
-        return complete and self.is_steady() and not self._switch.is_busy and self._post.is_idle
+        is_complete = len(everybody) == len(self._bodies.names) and all(it.is_settled for it in everybody)
+        return is_complete and self.is_steady() and not self._switch.is_busy and self._post.is_idle
 
     def estate(self) -> Estate:
         return describe(self._assets, self._ranks.everybody(), list(self._news.waiting))
@@ -352,7 +368,7 @@ class Supervisor:
         if self._state is not State.RUNNING:
             return "lbfast is being stopped"
         estate = self.estate()
-        estate.facts |= {"version": __version__, "number": number}
+        estate.facts["number"] = number
         error = execute(estate, _SIGNALS)
         os.close(estate.fds["running"])
         return f"the new program cannot be executed: {error.strerror}"
@@ -419,7 +435,7 @@ class Supervisor:
         for number in self._signals.read():
             if number in (signal.SIGTERM, signal.SIGINT):
                 self._on_stop_signal()
-            elif number == signal.SIGHUP and sys.stdin is not None and _is_terminal():
+            elif number == signal.SIGHUP and sys.stdin is not None and is_terminal():
                 self._on_stop_signal()  # the terminal was closed
             elif number == signal.SIGHUP:
                 self._commit_file()
@@ -496,10 +512,3 @@ class Supervisor:
         """A second signal: at once."""
         for child in self._ranks.everybody():
             child.kill(signal.SIGKILL)
-
-
-def _is_terminal() -> bool:
-    try:
-        return sys.stdin.isatty()
-    except ValueError:
-        return False  # closed
