@@ -14,7 +14,7 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
-from web_world import Api, web_lbfast
+from api_world import Api, web_lbfast
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 # Ends never (events), or takes the appliance's own things from under the other calls (restore, commits of anything).
