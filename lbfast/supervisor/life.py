@@ -11,7 +11,6 @@ import time
 import traceback
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from enum import Enum, auto
 
 from lbfast import __version__
 from lbfast.config.files import open_to_read
@@ -32,9 +31,10 @@ from lbfast.supervisor.ranks import Ranks
 from lbfast.supervisor.reexec import execute
 from lbfast.supervisor.regain import forget, keep
 from lbfast.supervisor.relief import Done, Relief
+from lbfast.supervisor.stages import ANNOUNCE_AGAIN, CUT_WITHIN, LEAVE_WITHIN, START_WITHIN, State
 from lbfast.supervisor.start import Assets
 from lbfast.supervisor.succession import Succession
-from lbfast.supervisor.surroundings import is_terminal, open_to_read
+from lbfast.supervisor.surroundings import is_terminal
 from lbfast.supervisor.switch import Switch
 from lbfast.supervisor.timers import Timers
 from lbfast.supervisor.upgrade import Upgrade
@@ -42,19 +42,7 @@ from lbfast.supervisor.wakeup import SignalPipe
 from lbfast.supervisor.watchdog import Watchdog
 from lbfast.supervisor.worker import STOP_GRACE
 
-START_WITHIN = 60.0  # workers and control; first verdicts take as long as the health checks say
-CUT_WITHIN = 3.0  # from the cut to the end of the workers
-LEAVE_WITHIN = 5.0  # control writes the last events to the log
-ANNOUNCE_AGAIN = (1.0, 5.0)  # an announcement can be lost, or come while a switch is still learning
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-
-
-class State(Enum):
-    STARTING = auto()
-    RUNNING = auto()
-    STOPPING = auto()  # workers end
-    LEAVING = auto()  # control and health end
-    GONE = auto()
 
 
 class Supervisor:

@@ -114,7 +114,7 @@ def test_a_backup_of_another_appliance_finds_the_servers_by_their_labels(lbfast:
 
 
 def test_a_restore_that_is_killed_is_whole_or_not_at_all(lbfast: Lbfast) -> None:
-    """Killed after the configuration stood: the next control process finishes what was staged; before: forgotten."""
+    """Killed after the configuration stood, it is finished by the next control process; before that, forgotten."""
     made = lbfast.call("backup")
     piece = lbfast.call("file_get", kind="backup", name=made["name"])
     backup = unpack(base64.b64decode(piece["data"]))
