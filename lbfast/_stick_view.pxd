@@ -9,7 +9,8 @@ from libc.string cimport memcmp
 
 from lbfast._address cimport address_format, address_parse
 from lbfast._stick cimport (
-    STICK_BOUND, STICK_NO_REAL, STICK_PEER, STICK_PENDING, STICK_PINNED, STICK_REALS, STICK_WAYS, StickBucket, StickEntry,
+    STICK_BOUND, STICK_NO_REAL, STICK_PEER, STICK_PENDING, STICK_PINNED, STICK_REALS, STICK_WAYS, StickBucket,
+    StickEntry,
 )
 from lbfast._stick_lock cimport PAGE_BUCKETS
 
