@@ -32,7 +32,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run build debug test sanitize fuzz bench locust failover check clean
+.PHONY: help run build debug test faults sanitize fuzz bench locust failover check clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z]+):.*  ## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -54,6 +54,9 @@ sanitize: $(STAMPS)/test $(STAMPS)/lbfast $(BUILT)-test  ## the compiled modules
 
 fuzz: $(STAMPS)/test $(STAMPS)/fuzz $(STAMPS)/lbfast $(BUILT)  ## every parser fed from outside, a minute each, guided by coverage (SECONDS=..., TARGET=...)
 	@for target in $(or $(TARGET),$(FUZZED)); do echo "== $$target"; $(PY) tests/fuzz/run.py $$target $(SECONDS) || exit 1; done
+
+faults: $(STAMPS)/test $(STAMPS)/lbfast $(BUILT)-test  ## processes killed, disks full, servers gone: what it cost, measured here (two minutes)
+	$(PY) -m pytest -q -n0 tests/faults $(ARGS)
 
 bench: $(STAMPS)/bench $(STAMPS)/test $(STAMPS)/lbfast $(BUILT)-test  ## lbfast beside HAProxy, nginx and Envoy, and its parts beside plain Python: ten minutes (QUICK=1: two)
 	@bench/needs

@@ -156,9 +156,14 @@ cdef struct SlabHead:
     uint64_t next_id
     uint8_t padding[40]
 
-cdef struct SlabMap:
+cdef struct SlabMap:          # process-local
     SlabHead* head
     Conn* conns
+    uint32_t room             # records that the memory holds, whatever its head says
+
+cdef inline uint32_t slab_top(const SlabMap* slab) noexcept nogil:
+    """For whoever reads another process's slab: head.top, as far as there is memory."""
+    return min(slab.head.top, slab.room)
 
 cdef inline uint32_t offer_key(uint32_t generation) noexcept nogil:
     """What an open offer of this generation says: never one of Offer."""

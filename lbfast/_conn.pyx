@@ -54,7 +54,7 @@ cdef void conn_put(SlabMap* slab, uint32_t slot) noexcept nogil:
 cdef void slab_clear(SlabMap* slab) noexcept nogil:
     """All records free again; generations and ids go on counting."""
     cdef uint32_t slot
-    for slot in range(slab.head.top):
+    for slot in range(slab_top(slab)):
         slab.conns[slot].phase = PHASE_FREE
     slab.head.top = 0
     slab.head.free = CONN_NONE
@@ -91,6 +91,7 @@ cdef class Slab:
     cdef _point(self):
         self.map.head = <SlabHead*>(self.region.base + SHM_HEADER)
         self.map.conns = <Conn*>(self.region.base + SHM_HEADER + sizeof(SlabHead))
+        self.map.room = <uint32_t>((self.region.size - SHM_HEADER - sizeof(SlabHead)) // sizeof(Conn))
 
     @property
     def fd(self):
@@ -108,7 +109,7 @@ cdef class Slab:
         cdef uint32_t slot
         cdef Conn copy
         cdef bytes wanted = None if client is None else mapped(client)
-        for slot in range(self.map.head.top):
+        for slot in range(slab_top(&self.map)):
             if not self._copy(slot, &copy):
                 continue
             if service is not None and copy.service != service:

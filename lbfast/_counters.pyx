@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from lbfast._shm cimport Region, SHM_HEADER
 from lbfast._sys cimport atomic_add64, atomic_load32, atomic_load64, atomic_store32, fence_acquire
-from lbfast._table cimport Table
+from lbfast._table cimport TABLE_REALS, TABLE_SERVICES, Table
 
 import time
 
@@ -48,8 +48,8 @@ cdef class Counters:
 
     @property
     def workers(self):
-        """Seats that have, or had, a worker: their pages are the ones to look at."""
-        return atomic_load32(&self.head.top)
+        """Seats that have, or had, a worker: their pages are the ones to look at; never more than there are."""
+        return min(atomic_load32(&self.head.top), <uint32_t>self.seats)
 
     def use(self, int seat, uint32_t place):
         """The supervisor gives a seat to the worker of a place."""
@@ -164,10 +164,10 @@ cdef class Counters:
         page.worker.connections = 0
         page.worker.pipes = 0
         page.worker.blocks = 0
-        for slot in range(table.map.head.services_top):
+        for slot in range(min(table.map.head.services_top, TABLE_SERVICES)):
             page.services[slot].connections = 0
             self._settle_one(&table.map.services[slot].connections, slot, True)
-        for slot in range(table.map.head.reals_top):
+        for slot in range(min(table.map.head.reals_top, TABLE_REALS)):
             page.reals[slot].connections = 0
             self._settle_one(&table.map.reals[slot].connections, slot, False)
 

@@ -1,11 +1,15 @@
-"""Repair: give back what a dead worker held, each thing once, whatever instruction it died at."""
+"""Repair: give back what a dead worker held, each thing once, whatever instruction it died at.
+
+It runs in the supervisor, which has more rights than a worker: nothing that a worker wrote is used as an index
+before it was looked at.
+"""
 
 from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memset
 
 from lbfast._conn cimport (
     BY_LBFAST, CONN_CLAIMING, CONN_OPENED, ENDED_WORKER_DIED, OFFER_NONE, OFFER_TAKEN, OFFER_VOID, PHASE_FREE,
-    PHASE_MOVED, Conn, Slab, offer_key, slab_clear,
+    PHASE_MOVED, Conn, Slab, offer_key, slab_clear, slab_top,
 )
 from lbfast._counters cimport Counters
 from lbfast._ring cimport EVENT_CLOSE, EVENT_REFUSE, Ring
@@ -27,7 +31,7 @@ cdef bint is_offered(const Conn* c) noexcept nogil:
 cdef int offered(Slab slab):
     cdef uint32_t slot
     cdef int count = 0
-    for slot in range(slab.map.head.top):
+    for slot in range(slab_top(&slab.map)):
         count += is_offered(&slab.map.conns[slot])
     return count
 
@@ -47,7 +51,7 @@ cdef bint was_not_ours(Conn* c, list slabs):
     if not c.flags & CONN_CLAIMING or not 0 <= c.origin < len(slabs):
         return False
     giver = slabs[c.origin]
-    if c.origin_slot >= giver.map.head.capacity:
+    if c.origin_slot >= giver.map.room:
         return False
     there = &giver.map.conns[c.origin_slot]
     if there.generation != c.origin_generation:
@@ -78,11 +82,11 @@ def repair(int index, uint32_t pid, Table table not None, Counters counters not 
     w.now_ms = boot_ms()
     for stick in sticks.values():
         stick_recover(&stick.map, pid, &undone, &held)
-        if undone != STICK_NO_CONN and undone < w.slab.head.top:
+        if undone != STICK_NO_CONN and undone < slab_top(w.slab):
             w.slab.conns[undone].hold.held = held
     while offered(slab) and boot_ms() - w.now_ms < CLAIM_WAIT_MS:
         time.sleep(0.001)
-    for slot in range(w.slab.head.top):
+    for slot in range(slab_top(w.slab)):
         c = &w.slab.conns[slot]
         if c.phase == PHASE_FREE or was_given(c) or was_not_ours(c, slabs):
             c.phase = PHASE_FREE

@@ -49,22 +49,23 @@ cdef struct RingHead:         # 192 bytes: a line each for the fixed part, the w
 cdef struct RingMap:          # process-local view
     RingHead* head
     Event* events
+    int64_t mask              # capacity - 1, whatever the head says
     int32_t wake              # eventfd of the reader, -1: it looks by itself
 
 cdef inline Event* ring_next(RingMap* ring) noexcept nogil:
     """The place for one more event, or NULL (counted) when the reader is too far behind."""
     cdef int64_t head = ring.head.head
-    if head - atomic_load64(&ring.head.tail) >= ring.head.capacity:
+    if head - atomic_load64(&ring.head.tail) > ring.mask:
         ring.head.lost += 1
         return NULL
-    return &ring.events[head & (ring.head.capacity - 1)]
+    return &ring.events[head & ring.mask]
 
 cdef inline void ring_publish(RingMap* ring) noexcept nogil:
     """The event is written.  A reader that sleeps long while nothing happens is woken when the ring is half full."""
     cdef int64_t head = ring.head.head + 1
     cdef uint64_t one = 1
     atomic_store64(&ring.head.head, head)
-    if head - atomic_load64(&ring.head.tail) == ring.head.capacity // 2 and ring.wake >= 0:
+    if head - atomic_load64(&ring.head.tail) == (ring.mask + 1) // 2 and ring.wake >= 0:
         c_write(ring.wake, &one, sizeof(one))
 
 cdef class Ring:

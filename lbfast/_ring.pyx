@@ -22,6 +22,7 @@ cdef class Ring:
         ring._point()
         ring.map.head.worker = worker
         ring.map.head.capacity = capacity
+        ring.map.mask = capacity - 1
         return ring
 
     @staticmethod
@@ -29,6 +30,11 @@ cdef class Ring:
         cdef Ring ring = Ring.__new__(Ring)
         ring.region = Region.attach(fd, "ring", RING_VERSION)
         ring._point()
+        cdef size_t capacity = ring.map.head.capacity
+        cdef size_t needed = SHM_HEADER + sizeof(RingHead) + capacity * sizeof(Event)
+        if capacity == 0 or capacity & (capacity - 1) or needed > ring.region.size:
+            raise ValueError(f"ring: {ring.region.size} bytes do not hold the {capacity} events of its head")
+        ring.map.mask = capacity - 1
         return ring
 
     cdef _point(self):
@@ -60,7 +66,7 @@ cdef class Ring:
         cdef int64_t at = self.map.head.tail
         events = []
         while at < head and len(events) < limit:
-            events.append(self._decode(&self.map.events[at & (self.map.head.capacity - 1)]))
+            events.append(self._decode(&self.map.events[at & self.map.mask]))
             at += 1
         atomic_store64(&self.map.head.tail, at)
         return events

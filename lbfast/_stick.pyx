@@ -154,6 +154,9 @@ cdef void stick_release(StickMap* map, uint32_t conn, StickRef* ref, int64_t now
     cdef StickEntry* entry
     if not ref.held:
         return
+    if ref.bucket > map.mask or ref.way >= STICK_WAYS:
+        ref.held = 0    # no hold of ours: whoever took a worker over may have written anything
+        return
     bucket = stick_lock_at(map, ref.bucket)
     entry = &bucket.entry[ref.way]
     if entry.state == STICK_EMPTY or entry.serial != ref.serial or entry.holds == 0:

@@ -8,7 +8,9 @@ from libc.errno cimport ESRCH, errno
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from lbfast._siphash cimport siphash13
-from lbfast._stick cimport STICK_EMPTY, STICK_NO_CONN, STICK_NOTES, RECOVER_AFTER_MS, StickBucket, StickHeader, StickMap
+from lbfast._stick cimport (
+    RECOVER_AFTER_MS, STICK_EMPTY, STICK_NO_CONN, STICK_NOTES, STICK_WAYS, StickBucket, StickHeader, StickMap,
+)
 from lbfast._sys cimport (
     atomic_load32, atomic_load64, atomic_or8, atomic_store32, atomic_swap32, boot_ms, cpu_pause, fence_release, getpid,
     kill, sched_yield, timespec,
@@ -78,6 +80,9 @@ cdef inline void bucket_undo(StickMap* map, StickBucket* bucket, uint32_t pid, u
     """
     cdef int way = bucket.undo_way
     if not bucket.undo:
+        return
+    if way >= STICK_WAYS:
+        bucket.undo = 0    # never written by a change of ours
         return
     bucket.entry[way] = bucket.saved
     bucket.mark[way] = 0

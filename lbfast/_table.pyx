@@ -119,7 +119,7 @@ cdef class Table:
     def _used(self, names):
         taken = []
         cdef uint32_t i
-        for i in range(self.map.head.services_top):
+        for i in range(min(self.map.head.services_top, TABLE_SERVICES)):
             if self.map.services[i].enabled:
                 if names == "refs":
                     taken.append(self.map.services[i].reals)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
@@ -18,8 +18,11 @@ WAIT_S = 180.0  # listeners, neighbours, IPv6 detection, then the workers
 
 File = Annotated[Path, Parameter(name="FILE", help="The configuration, a TOML file.")]
 Removed = Annotated[
-    Literal["cut", "drain"],
-    Parameter(name="--removed", help="Connections of removed real servers: cut them, or let them end by themselves."),
+    str,
+    Parameter(
+        name="--removed",
+        help="Connections of removed real servers: cut them, drain (they end by themselves), or a time such as 30m.",
+    ),
 ]
 Against = Annotated[int | None, Parameter(name="--against", help="Refuse if another version than this one runs.")]
 VersionNumber = Annotated[int | None, Parameter(name="VERSION", help="A number of `lbfast history`.")]
@@ -27,11 +30,11 @@ VersionNumber = Annotated[int | None, Parameter(name="VERSION", help="A number o
 
 def plan(file: File, /, *, removed: Removed = "cut", against: Against = None, json: Json = False) -> int:
     """What a commit of this file would do: the steps in order, and what clients would notice."""
-    result = talk.ask("plan", WAIT_S, **_text(file), removed=removed, against=against)
+    result = talk.ask("plan", WAIT_S, **text_of(file), **_policy(removed), against=against)
     if json:
         out.print_json(result)
         return OK
-    _show(result)
+    show_plan(result)
     out.line(f"against version {result['version']}; to do it: lbfast commit --against {result['version']} FILE")
     return OK
 
@@ -49,12 +52,12 @@ def commit(
     json: Json = False,
 ) -> int:
     """Make this file the running configuration, live; whole effect or none."""
-    args = {"reason": reason, "removed": removed, "against": against, "confirm": _seconds(confirm)}
-    result = talk.ask("commit", WAIT_S, **_text(file), **args)
+    args = {"reason": reason, **_policy(removed), "against": against, "confirm": seconds_of(confirm)}
+    result = talk.ask("commit", WAIT_S, **text_of(file), **args)
     if json:
         out.print_json(result)
         return OK
-    _done(result)
+    show_done(result)
     return OK
 
 
@@ -70,7 +73,7 @@ def revert(version: VersionNumber = None, /, *, reason: Reason = None, json: Jso
     if json:
         out.print_json(result)
         return OK
-    _done(result)
+    show_done(result)
     return OK
 
 
@@ -110,14 +113,27 @@ def diff(
     return OK
 
 
-def _text(file: Path) -> dict[str, str]:
+def text_of(file: Path) -> dict[str, str]:
     try:
         return {"text": file.read_bytes().decode("utf-8-sig"), "file": os.path.abspath(file)}
     except UnicodeDecodeError as error:
         raise BadUsage(f"{clean(file)}: byte {error.start} is not UTF-8: save the file with that encoding") from None
 
 
-def _seconds(text: str | None) -> int | None:
+def _policy(removed: str) -> dict[str, Any]:
+    """``cut``, ``drain``, or a drain for a time."""
+    if removed in ("cut", "drain"):
+        return {"removed": removed}
+    try:
+        ms = parse_duration(removed)
+    except ValueError:
+        ms = -1
+    if ms % 1_000 or not 0 <= ms <= parse_duration("24d"):
+        raise BadUsage(f"--removed takes cut, drain or a time in whole seconds such as 30m, got {clean(removed)}")
+    return {"removed": "drain", "cut_after": ms // 1_000}
+
+
+def seconds_of(text: str | None) -> int | None:
     if text is None:
         return None
     try:
@@ -129,7 +145,7 @@ def _seconds(text: str | None) -> int | None:
     return seconds
 
 
-def _show(result: dict[str, Any]) -> None:
+def show_plan(result: dict[str, Any]) -> None:
     for warning in result["warnings"]:
         out.line(f"warning: {clean(warning)}")
     for step in result["steps"]:
@@ -141,8 +157,8 @@ def _show(result: dict[str, Any]) -> None:
         out.line(clean(line))
 
 
-def _done(result: dict[str, Any]) -> None:
-    _show(result)
+def show_done(result: dict[str, Any]) -> None:
+    show_plan(result)
     if result["version"] == result["before"]:
         return
     out.line(f"version {result['version']} runs ({plural(len(result['steps']), 'step')}); before: {result['before']}")

@@ -53,7 +53,7 @@ def passwd(
         bool, Parameter(name="--no-totp", negative="", help="Switch the user's second factor off as well.")
     ] = False,
 ) -> int:
-    """Set a password of the web interface; ends the user's sessions and every lock-out."""
+    """Set a password of the web interface; whoever is logged in as this user is logged out."""
     with _store() as store:
         users = Users(store)
         users.ensure_first()
@@ -71,7 +71,7 @@ def passwd(
             raise Refused(str(fault)) from None
         SetupCode(store, folder()).forget()
         _audit("passwd", f"password of {user} set on the console")
-    out.line(f"password of {quote(user)} set; sessions of this user have ended")
+    out.line(f"password of {quote(user)} set; whoever was logged in as this user is logged out")
     return OK
 
 

@@ -27,6 +27,8 @@ _CHANGING = "lbfast.cli.changing"
 _RUNNING = "lbfast.cli.running"
 _COMMITTING = "lbfast.cli.committing"
 _PAIRING = "lbfast.cli.pairing"
+_EDITING = "lbfast.cli.editing"
+_KEEPING = "lbfast.cli.keeping"
 _PASSWORDS = "lbfast.cli.passwords"
 
 VERBS: tuple[Verb, ...] = (
@@ -186,6 +188,65 @@ VERBS: tuple[Verb, ...] = (
     ),
     Verb(("apikey", "list"), f"{_PASSWORDS}:list_keys", "The API keys, without their secrets.", (), (JSON,)),
     Verb(("apikey", "revoke"), f"{_PASSWORDS}:revoke", "End an API key at once.", ("text",)),
+    Verb(("candidate", "show"), f"{_EDITING}:show", "Who changed what since the last commit.", (), (JSON,)),
+    Verb(("candidate", "diff"), f"{_EDITING}:diff", "The candidate against the running configuration.", (), (JSON,)),
+    Verb(("candidate", "plan"), f"{_EDITING}:plan", "What a commit of the candidate would do.", (), (REMOVED, JSON)),
+    Verb(
+        ("candidate", "set"),
+        f"{_EDITING}:set_key",
+        "Set or take out one key.",
+        ("text", "text"),
+        (("--service", "service"), ("--real", "real"), JSON),
+    ),
+    Verb(("candidate", "load"), f"{_EDITING}:load", "Make a file the candidate.", ("file",), (JSON,)),
+    Verb(
+        ("candidate", "commit"),
+        f"{_EDITING}:commit",
+        "Make the candidate the running configuration, live.",
+        (),
+        (("--confirm", "text"), REASON, REMOVED, ("--overwrite", ""), JSON),
+    ),
+    Verb(("candidate", "discard"), f"{_EDITING}:discard", "Throw its changes away."),
+    Verb(
+        ("backup",),
+        f"{_KEEPING}:backup",
+        "Save everything that makes this appliance to one file.",
+        ("file",),
+        (("--passphrase-file", "file"), REASON, JSON),
+    ),
+    Verb(
+        ("restore",),
+        f"{_KEEPING}:restore",
+        "Bring back what a backup holds.",
+        ("file",),
+        (("--dry-run", ""), ("--passphrase-file", "file"), ("--confirm", "text"), JSON),
+    ),
+    Verb(("support",), f"{_KEEPING}:support", "Write an archive for those who help.", ("file",), (("--mask", ""),)),
+    Verb(
+        ("logs",),
+        f"{_KEEPING}:logs",
+        "Search the kept log.",
+        (),
+        (
+            *(("--kind", "text"), ("--since", "text"), ("--until", "text"), CLIENT, ("--service", "service")),
+            *(("--real", "real"), ("--reason", "text"), ("--text", "text"), ("--limit", "text"), JSON),
+        ),
+    ),
+    Verb(
+        ("series",),
+        f"{_KEEPING}:series",
+        "Graphs as figures, from an hour to a year back.",
+        (),
+        (("--service", "service"), ("--real", "real"), ("--range", "text"), JSON),
+    ),
+    Verb(
+        ("availability",),
+        f"{_KEEPING}:availability",
+        "How much of the time each real server was up.",
+        (),
+        (("--range", "text"), JSON),
+    ),
+    Verb(("alerts", "test"), f"{_KEEPING}:alerts_test", "Send a test alert by every way.", (), (JSON,)),
     Verb(("top",), "lbfast.cli.top:top", "A live screen of services, servers and events."),
     Verb(("version",), f"{_READING}:version", "The version of this program and of the running lbfast.", (), (JSON,)),
     Verb(("schema",), f"{_RUNNING}:schema", "The JSON schema of the configuration."),
@@ -196,4 +257,6 @@ GROUPS: dict[str, str] = {
     "persistence": "See and change which client belongs to which real server.",
     "ha": "The clustered pair.",
     "apikey": "Keys with which programs use the API.",
+    "candidate": "Edit the configuration step by step, then commit it as a whole.",
+    "alerts": "Who is told when something is wrong.",
 }

@@ -166,8 +166,8 @@ class Backups:
         """Resume a restore, then make backups when they are due."""
         try:
             self._resume()
-        except ControlError as error:
-            self._engine.announce(error.message)
+        except (ControlError, OSError) as error:
+            self._engine.announce(f"an unfinished restore stays unfinished: {error}")
         while True:
             try:
                 if self._is_due(self._engine.clock.wall()):

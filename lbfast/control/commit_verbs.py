@@ -16,9 +16,15 @@ LONGEST_CONFIRM: Final = 86_400
 
 
 def plan(
-    engine: Engine, caller: Caller, text: str, file: str, removed: str = CUT, against: int | None = None
+    engine: Engine,
+    caller: Caller,
+    text: str,
+    file: str,
+    removed: str = CUT,
+    against: int | None = None,
+    cut_after: int | None = None,
 ) -> Result:
-    return _commits(engine).plan(Wish(text, file, caller.user, "", _policy(removed), against))
+    return _commits(engine).plan(Wish(text, file, caller.user, "", _policy(removed, cut_after), against))
 
 
 async def commit(
@@ -30,8 +36,10 @@ async def commit(
     removed: str = CUT,
     against: int | None = None,
     confirm: int | None = None,
+    cut_after: int | None = None,
 ) -> Result:
-    wish = Wish(text, file, caller.user, reason, _policy(removed), against, None if confirm is None else float(confirm))
+    policy = _policy(removed, cut_after)
+    wish = Wish(text, file, caller.user, reason, policy, against, _float(confirm), _float(cut_after))
     return await _commits(engine).commit(wish)
 
 
@@ -51,9 +59,15 @@ def diff(engine: Engine, before: int | None = None, after: int | None = None) ->
     return _commits(engine).diff(before, after)
 
 
-def _policy(removed: str) -> str:
+def _float(seconds: int | None) -> float | None:
+    return None if seconds is None else float(seconds)
+
+
+def _policy(removed: str, cut_after: int | None) -> str:
     if removed not in (CUT, DRAIN):
         raise ControlError("bad_argument", f"removed: expected {CUT} or {DRAIN}, found {removed[:40]!r}")
+    if cut_after is not None and removed != DRAIN:
+        raise ControlError("bad_argument", f"cut_after: expected removed = {DRAIN} with it, found {removed}")
     return removed
 
 

@@ -42,6 +42,7 @@ from lbfast.control.facts import busy_slots, facts_of
 from lbfast.control.line import SupervisorLine
 from lbfast.control.log_targets import why_unwritable
 from lbfast.control.protocol import ControlError
+from lbfast.control.removals import Removals
 from lbfast.model.appliance import Config
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class Wish:
     removed: str = CUT
     against: int | None = None
     confirm: float | None = None  # seconds
+    cut_after: float | None = None  # seconds; then what is left on servers that were removed gently is cut
     replica_ids: Mapping[Key, UUID] | None = None  # of the peer that has committed it: its identities win
 
 
@@ -103,6 +105,13 @@ class Commits:
         self._deadline: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self.unconfirmed: Unconfirmed | None = None
+        self._removals = Removals(
+            state_dir,
+            engine.shared.table,
+            engine.clock,
+            lambda: self.running.layout.reals.values(),
+            lambda text: engine.announce(text),
+        )
 
     # --- life -----------------------------------------------------------------
 
@@ -110,6 +119,7 @@ class Commits:
         """Take up what a control process before us left: versions that never ran, a commit not yet confirmed."""
         if self.version:
             self.store.drop_after(self.version)
+        self._removals.start(asyncio.get_running_loop())
         lost = "a commit that waited to be confirmed stands, and does not revert by itself any more"
         if damage := keep_aside(self._state_dir / CONFIRM_NAME, decode_unconfirmed, lost):
             self._engine.announce(damage)
@@ -124,6 +134,7 @@ class Commits:
     async def stop(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
+        self._removals.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -351,6 +362,9 @@ class Commits:
         except (TimeoutError, ControlError) as error:
             engine.announce(f"version {self.version} stands, but not everything old is gone: {error}", "process")
         self._forget_removed(planned, old)
+        if wish.cut_after is not None and (gone := planned.plan.of(RemoveReal)):
+            removed = [(step.slot, f"{step.label!r} / {step.real!r}") for step in gone]
+            self._removals.add(removed, wish.cut_after, asyncio.get_running_loop())
 
     def _forget_removed(self, planned: _Planned, old: Placed) -> None:
         """Entries of removed servers, and tables of services that have none any more."""

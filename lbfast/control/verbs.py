@@ -249,6 +249,8 @@ _FILE = Arg("file", str)
 _REMOVED = Arg("removed", str, required=False)
 _FORCE = Arg("force", bool, required=False)
 _AGAINST = Arg("against", int, required=False)
+_CONFIRM = Arg("confirm", int, False, 1, commit_verbs.LONGEST_CONFIRM)  # seconds
+_CUT_AFTER = Arg("cut_after", int, False, 0, LONGEST_DEADLINE)  # seconds
 _DRAIN_END = (
     Arg("deadline", int, False, 0, LONGEST_DEADLINE),  # seconds
     Arg("cut", bool, False),
@@ -278,10 +280,10 @@ VERBS: Final[Mapping[str, Verb]] = MappingProxyType(
         "health": Verb(health, (_SERVICE, _REAL)),
         "statistics": Verb(statistics),
         "version": Verb(version),
-        "plan": Verb(commit_verbs.plan, (_TEXT, _FILE, _REMOVED, _AGAINST), is_act=True),
+        "plan": Verb(commit_verbs.plan, (_TEXT, _FILE, _REMOVED, _AGAINST, _CUT_AFTER), is_act=True),
         "commit": Verb(
             commit_verbs.commit,
-            (_TEXT, _FILE, _REASON, _REMOVED, _AGAINST, Arg("confirm", int, False, 1, commit_verbs.LONGEST_CONFIRM)),
+            (_TEXT, _FILE, _REASON, _REMOVED, _AGAINST, _CONFIRM, _CUT_AFTER),
             is_act=True,
             edits=CONFIGURATION,
         ),

@@ -159,7 +159,7 @@ class Bodies:
             give_folder(folder(), privileges.user.uid, privileges.user.gid)
         privileges.drop_control()  # it has files like control's, and needs no more than control
         # It talks to control and to nobody else: what the workers share is not for a process that browsers reach.
-        assets.shared = None  # type: ignore[assignment]
+        assets.shared.forget()
         return run_web(web, door.fd, channel)
 
     def _worker(self, place: int, seat: int, channel: Channel) -> int:

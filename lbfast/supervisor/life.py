@@ -12,9 +12,9 @@ import traceback
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from enum import Enum, auto
-from pathlib import Path
 
 from lbfast import __version__
+from lbfast.config.files import open_to_read
 from lbfast.config.paths import control_socket
 from lbfast.supervisor import orphans
 from lbfast.supervisor.backoff import Backoff
@@ -37,7 +37,7 @@ from lbfast.supervisor.switch import Switch
 from lbfast.supervisor.timers import Timers
 from lbfast.supervisor.upgrade import Upgrade
 from lbfast.supervisor.wakeup import SignalPipe
-from lbfast.supervisor.watchdog import LOOK_EVERY, Watchdog
+from lbfast.supervisor.watchdog import Watchdog
 from lbfast.supervisor.worker import STOP_GRACE
 
 START_WITHIN = 60.0  # workers and control; first verdicts take as long as the health checks say
@@ -80,7 +80,7 @@ class Supervisor:
         self._desk = Desk(self._relief, self, self._upgrade, self._switch)
         self._inherit: Inherit | None = None
         self._ha_line = HaLine(assets, self._ranks, self._post, self.complain)
-        self._watchdog = Watchdog(lambda seat: int(assets.shared.counters.worker(seat)["progress_ms"]))
+        self.tell_ha: Callable[[], None] = self._ha_line.tell_plan
         self._backoffs: dict[str, Backoff] = defaultdict(Backoff)
         self._state = State.STARTING
         self._code = 0
@@ -97,7 +97,7 @@ class Supervisor:
         if self._inherit is not None and not self._inherit.is_apart:
             self._inherit.begin()
         self._timers.at(now + START_WITHIN, self._check_started)
-        self._timers.at(now + LOOK_EVERY, self._look_at_workers)
+        Watchdog(self._assets.shared.counters.worker).watch(self.workers, self.later, self.complain)
         for delay in ANNOUNCE_AGAIN if self._assets.addresses.raised else ():
             self._timers.at(now + delay, self._announce)
         while self._state is not State.GONE:
@@ -227,15 +227,6 @@ class Supervisor:
             child = self._ranks.named.get(name)
             self.complain(f"{text}; replaced" + (f" by pid {child.pid}" if child else ""))
 
-    def _look_at_workers(self) -> None:
-        now = time.monotonic()
-        # One that leaves may count its turns in memory of an older layout; its relief has a limit of its own.
-        staying = [worker for worker in self.workers() if not worker.is_leaving]
-        for worker, how in self._watchdog.look(staying, now):
-            self.complain(f"{worker.name} (pid {worker.pid}) {how}; killed")
-            worker.kill(signal.SIGKILL)
-        self._timers.at(now + LOOK_EVERY, self._look_at_workers)
-
     def _repair(self, child: Child) -> None:
         """Give back what a dead process held; its replacement must not be forked before."""
         try:
@@ -295,13 +286,10 @@ class Supervisor:
             self._check_ready()
         elif event in ("health", "process"):
             self._news.tell(message)
-        elif child.name == HA and event == "pair":
-            self._ha_line.on_pair(message)
         elif event == "switched":
             self._switch.on_switched(child)
-        elif child.name == "control" and message.get("do") == "start_ha":
-            self._bodies.want_ha()
-            self._start(HA)
+        elif self._ha_line.hears(child, message):
+            self._start(HA)  # unless it runs
         elif child.name == "control" and "do" in message and self._state in (State.STARTING, State.RUNNING):
             self._desk.hear(message, fds)
 
@@ -412,9 +400,6 @@ class Supervisor:
         if self._ranks.named.get(child.name) is child:
             child.kill(signal.SIGKILL)
 
-    def tell_ha(self) -> None:
-        self._ha_line.tell_plan()
-
     def later(self, seconds: float, action: Callable[[], None]) -> None:
         self._timers.at(time.monotonic() + seconds, action)
 
@@ -442,7 +427,7 @@ class Supervisor:
     def _commit_file(self) -> None:
         """Control reads the file that was given at start, and commits it; it need not have the right to open it."""
         control = self.control()
-        fds = _open_to_read(self._assets.config_path)
+        fds = open_to_read(self._assets.config_path)
         try:
             if control is None or not control.ready or not control.channel.send_now({"do": "commit"}, fds):
                 text = "SIGHUP ignored: the control process is not there to commit the configuration; try again"
@@ -506,14 +491,6 @@ class Supervisor:
         """A second signal: at once."""
         for child in self._ranks.everybody():
             child.kill(signal.SIGKILL)
-
-
-def _open_to_read(path: Path) -> list[int]:
-    """Its descriptor; none when it cannot be opened, and control says why."""
-    try:
-        return [os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)]
-    except OSError:
-        return []
 
 
 def _is_terminal() -> bool:

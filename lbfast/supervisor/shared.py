@@ -34,6 +34,14 @@ class Shared:
     journal: Journal  # stick-table changes for the peer
     ring_wake: int  # eventfd: an event ring is half full
 
+    def forget(self) -> None:
+        """In a child that has no business with any of it: unmapped, as soon as nobody holds a part."""
+        self.sticks.clear()
+        self.slabs.clear()
+        self.rings.clear()
+        os.close(self.health_wake)
+        del self.table, self.counters, self.results
+
 
 def create_shared(config: Config, layout: Layout, counters: Counters) -> Shared:
     """Make all of it but the seats.  Pages cost nothing until touched."""

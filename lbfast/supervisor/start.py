@@ -93,11 +93,11 @@ def prepare(config_path: Path) -> Assets:
     loaded = load(config_path)
     with ExitStack() as undo:
         locks = _take_locks(undo)
-        loaded, chosen = choose_first(loaded, VersionStore(state_dir()))
         children_record = runtime_dir() / "children.json"
         undo.callback(lambda: children_record.unlink(missing_ok=True))
+        newest, damage = _look_for_damage(children_record)
+        loaded, chosen = choose_first(loaded, VersionStore(state_dir()))
         privileges, access = rights_of(loaded)
-        damage = _look_for_damage(children_record)
         notes = [*damage, *_end_orphans(children_record), *privileges.notes, *([chosen] if chosen else [])]
         layout = plan_layout(loaded.config)
         workers = workers_of(loaded.config)
@@ -120,7 +120,7 @@ def prepare(config_path: Path) -> Assets:
         undo.callback(seats.close)
         for place in range(workers):
             seats.take(place)
-        version = _keep_version(loaded, damage)
+        version = _keep_version(loaded, damage, newest)
         warnings += damage
         notes += [told for told in warnings if told not in notes]
         warnings = [f"warning: {doubt}" for doubt in (*loaded.warnings, *_log_doubts(loaded))] + warnings
@@ -198,15 +198,18 @@ def _check_scripts(loaded: Loaded, user: User) -> None:
         raise ConfigError(problems)
 
 
-def _look_for_damage(children_record: Path) -> list[str]:
-    """Records that a crash or a bad disk has spoiled; what is to be told of each."""
+def _look_for_damage(children_record: Path) -> tuple[int, list[str]]:
+    """Records that a crash or a bad disk has spoiled are kept aside; the newest version's number, and what to tell."""
+    store = VersionStore(state_dir())
+    newest = store.newest()
     found = (
         keep_aside(children_record, decode_children, "processes of a killed supervisor cannot be found by it"),
         keep_aside(
             state_dir() / "addresses.json", decode_record, "addresses that a killed supervisor raised stay as they are"
         ),
+        *store.move_damaged(),
     )
-    return [told for told in found if told]
+    return newest, [told for told in found if told]
 
 
 def _end_orphans(record: Path) -> list[str]:
@@ -266,14 +269,11 @@ def _log_doubts(loaded: Loaded) -> list[Problem]:
     ]
 
 
-def _keep_version(loaded: Loaded, told: list[str]) -> int:
-    """The number of what runs; ``told`` gets what was wrong."""
+def _keep_version(loaded: Loaded, told: list[str], newest: int) -> int:
+    """The number of what runs; ``newest`` was given once, readable now or not; ``told`` gets what was wrong."""
     now = local_clock().now_iso()
     started = Version(0, now, user_name(os.getuid()), "given at start", os.path.abspath(loaded.file))
-    store = VersionStore(state_dir())
-    newest = store.newest()
-    told += store.move_damaged()
-    number, trouble = adopt_text(store, loaded.text, started, newest)
+    number, trouble = adopt_text(VersionStore(state_dir()), loaded.text, started, newest)
     if trouble:
         told.append(trouble)
     return number

@@ -1,4 +1,4 @@
-"""Workers that live and do nothing: their loop must turn ten times a second, whatever there is to do.
+"""Workers that live and do nothing: their loop must turn at least twice a second, whatever there is to do.
 
 What counts is not the clock.  A worker that sleeps or is stopped is silent as long as we look; one
 that wants to run is silent only for the processor time that it has burned, so that a
@@ -9,10 +9,12 @@ machine nor a supervisor that was late itself makes anybody silent.
 from __future__ import annotations
 
 import os
+import signal
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from lbfast.supervisor.children import Child
 
@@ -50,12 +52,26 @@ class _Watched:
 
 
 class Watchdog:
-    """``progress(seat)``: when the loop of the worker on a seat turned last."""
+    """``counters(seat)`` of the worker on a seat: ``progress_ms`` says when its loop turned last."""
 
-    def __init__(self, progress: Callable[[int], int]) -> None:
-        self._progress = progress
+    def __init__(self, counters: Callable[[int], Any]) -> None:
+        self._counters = counters
         self._watched: dict[int, _Watched] = {}  # by pid
         self._looked_at: float | None = None
+
+    def watch(
+        self,
+        workers: Callable[[], list[Child]],
+        later: Callable[[float, Callable[[], None]], None],
+        complain: Callable[[str], None],
+    ) -> None:
+        """Look now and again from now on, and kill those that hang; the supervisor replaces them."""
+        # One that leaves may count its turns in memory of an older layout; its relief has a limit of its own.
+        staying = [worker for worker in workers() if not worker.is_leaving and worker.seat >= 0]
+        for worker, how in self.look(staying, time.monotonic()):
+            complain(f"{worker.name} (pid {worker.pid}) {how}; killed")
+            worker.kill(signal.SIGKILL)
+        later(LOOK_EVERY, lambda: self.watch(workers, later, complain))
 
     def look(self, workers: Iterable[Child], now: float) -> list[tuple[Child, str]]:
         """Those that hang, each with what is to be said of it; ``now`` is monotonic."""
@@ -72,7 +88,7 @@ class Watchdog:
         return hung
 
     def _judge(self, worker: Child, watched: _Watched | None, elapsed: float) -> _Watched:
-        look = Look(self._progress(worker.seat))
+        look = Look(self._counters(worker.seat)["progress_ms"])
         if watched is None or look.progress_ms != watched.look.progress_ms:
             return _Watched(look)
         look = _look_closer(worker.pid, look)

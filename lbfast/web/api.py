@@ -59,7 +59,7 @@ def make_api(state: WebState) -> FastAPI:
     )
     api.state.web = state
     for part in _PARTS:
-        api.include_router(part.router)
+        api.include_router(part.ROUTER)
     api.add_exception_handler(Refusal, _on_refusal)
     api.add_exception_handler(RequestValidationError, _on_invalid)
     api.add_exception_handler(HTTPException, _on_http)

@@ -25,7 +25,7 @@ from lbfast.web.api_common import (
 )
 from lbfast.web.auth import Identity
 
-router = APIRouter(prefix="/candidate", tags=["candidate"])
+ROUTER = APIRouter(prefix="/candidate", tags=["candidate"])
 
 Settings = Annotated[
     dict[str, Any], Field(description="Keys as in the configuration file. null takes a key out; tables are merged.")
@@ -53,7 +53,7 @@ class Commit(BaseModel):
     overwrite: bool = Field(default=False, description="Also when another version was committed since.")
 
 
-@router.get("")
+@ROUTER.get("")
 async def show(request: Request, response: Response, who: Reader) -> Report:
     """The candidate's text, who changed what, and its ETag."""
     found = await ask(request, "candidate", who)
@@ -61,19 +61,19 @@ async def show(request: Request, response: Response, who: Reader) -> Report:
     return found
 
 
-@router.get("/diff")
+@ROUTER.get("/diff")
 async def diff(request: Request, who: Reader) -> Report:
     """The candidate against the running configuration."""
     return await ask(request, "candidate_diff", who)
 
 
-@router.get("/plan")
+@ROUTER.get("/plan")
 async def plan(request: Request, who: Reader, removed: Removed = "cut") -> Report:
     """The steps of a commit, and what clients would notice."""
     return await ask(request, "candidate_plan", who, removed=removed)
 
 
-@router.post("/edits")
+@ROUTER.post("/edits")
 async def edits(
     request: Request, response: Response, who: Configurer, edits: Edits, if_match: IfMatch = None, trial: Trial = False
 ) -> Report:
@@ -81,7 +81,7 @@ async def edits(
     return await _edit(request, response, who, edits.operations, if_match, trial=trial)
 
 
-@router.post("/commit")
+@ROUTER.post("/commit")
 async def commit(request: Request, who: Configurer, wish: Commit | None = None, if_match: IfMatch = None) -> Report:
     """Make the candidate the running configuration, live; whole effect or none."""
     wish = wish or Commit()
@@ -90,13 +90,13 @@ async def commit(request: Request, who: Configurer, wish: Commit | None = None, 
     return await ask(request, "candidate_commit", who, is_matched=tag is not None, timeout=LONG_S, tag=tag, **args)
 
 
-@router.delete("")
+@ROUTER.delete("")
 async def discard(request: Request, who: Configurer, if_match: IfMatch = None) -> Report:
     """Throw all changes away."""
     return await ask(request, "candidate_discard", who, is_matched=True, tag=tag_of(if_match))
 
 
-@router.post("/services", status_code=201)
+@ROUTER.post("/services", status_code=201)
 async def add_service(
     request: Request, response: Response, who: Configurer, settings: Settings, if_match: IfMatch = None
 ) -> Report:
@@ -104,7 +104,7 @@ async def add_service(
     return await _edit(request, response, who, [{"op": "add_service", "settings": settings}], if_match)
 
 
-@router.patch("/services/{service}")
+@ROUTER.patch("/services/{service}")
 async def change_service(
     request: Request,
     response: Response,
@@ -118,7 +118,7 @@ async def change_service(
     return await _edit(request, response, who, [operation], if_match)
 
 
-@router.post("/services/{service}/clone", status_code=201)
+@ROUTER.post("/services/{service}/clone", status_code=201)
 async def clone_service(
     request: Request,
     response: Response,
@@ -132,7 +132,7 @@ async def clone_service(
     return await _edit(request, response, who, [operation], if_match)
 
 
-@router.delete("/services/{service}")
+@ROUTER.delete("/services/{service}")
 async def delete_service(
     request: Request, response: Response, who: Configurer, service: ServiceLabel, if_match: IfMatch = None
 ) -> Report:
@@ -140,7 +140,7 @@ async def delete_service(
     return await _edit(request, response, who, [{"op": "delete_service", "service": service}], if_match)
 
 
-@router.post("/services/{service}/reals", status_code=201)
+@ROUTER.post("/services/{service}/reals", status_code=201)
 async def add_real(
     request: Request,
     response: Response,
@@ -153,7 +153,7 @@ async def add_real(
     return await _edit(request, response, who, [{"op": "add_real", "service": service, "settings": settings}], if_match)
 
 
-@router.patch("/services/{service}/reals/{real}")
+@ROUTER.patch("/services/{service}/reals/{real}")
 async def change_real(
     request: Request,
     response: Response,
@@ -168,7 +168,7 @@ async def change_real(
     return await _edit(request, response, who, [operation], if_match)
 
 
-@router.delete("/services/{service}/reals/{real}")
+@ROUTER.delete("/services/{service}/reals/{real}")
 async def delete_real(
     request: Request,
     response: Response,
@@ -181,7 +181,7 @@ async def delete_real(
     return await _edit(request, response, who, [{"op": "delete_real", "service": service, "real": real}], if_match)
 
 
-@router.patch("/globals")
+@ROUTER.patch("/globals")
 async def change_globals(
     request: Request, response: Response, who: Configurer, settings: Settings, if_match: IfMatch = None
 ) -> Report:

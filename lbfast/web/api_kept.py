@@ -14,7 +14,7 @@ from starlette.responses import Response, StreamingResponse
 from lbfast.web.api_common import LONG_S, Configurer, Operator, Reader, Report, ask
 from lbfast.web.auth import Identity
 
-router = APIRouter(tags=["kept"])
+ROUTER = APIRouter(tags=["kept"])
 
 PIECE: Final = 384 * 1024  # of an upload; it travels as base64 in a request of at most 1 MiB
 _FILE: Final[dict[int | str, dict[str, Any]]] = {
@@ -52,43 +52,43 @@ class NewSupport(BaseModel):
     masked: bool = Field(default=False, description="Stand-ins in place of client addresses.")
 
 
-@router.get("/backups")
+@ROUTER.get("/backups")
 async def backups(request: Request, who: Operator) -> Report:
     """The backups that are kept, newest first."""
     return await ask(request, "backups", who)
 
 
-@router.post("/backups", status_code=201)
+@ROUTER.post("/backups", status_code=201)
 async def backup(request: Request, who: Configurer, wish: NewBackup | None = None) -> Report:
     """Make a backup."""
     return await ask(request, "backup", who, timeout=LONG_S, **(wish or NewBackup()).model_dump())
 
 
-@router.get("/backups/{name}", response_class=Response, responses=_FILE)
+@ROUTER.get("/backups/{name}", response_class=Response, responses=_FILE)
 async def backup_file(request: Request, who: Configurer, name: str) -> Response:
     """Download a backup."""
     return await fetch(request, who, "backup", name)
 
 
-@router.put("/backups/{name}")
+@ROUTER.put("/backups/{name}")
 async def upload_backup(request: Request, who: Configurer, name: str) -> Report:
     """Upload a backup; the body is the file."""
     return await take(request, who, name, await request.body())
 
 
-@router.delete("/backups/{name}")
+@ROUTER.delete("/backups/{name}")
 async def delete_backup(request: Request, who: Configurer, name: str) -> Report:
     """Delete a backup."""
     return await ask(request, "file_delete", who, kind="backup", name=name)
 
 
-@router.post("/restore")
+@ROUTER.post("/restore")
 async def restore(request: Request, who: Configurer, wish: Restore) -> Report:
     """Restore a backup: what it changes, and unless it is a trial, it is done."""
     return await ask(request, "restore", who, timeout=LONG_S, **wish.model_dump())
 
 
-@router.get("/series")
+@ROUTER.get("/series")
 async def series(
     request: Request,
     who: Reader,
@@ -101,13 +101,13 @@ async def series(
     return await ask(request, "series", who, service=service, real=real, range=range, end=end)
 
 
-@router.get("/availability")
+@ROUTER.get("/availability")
 async def availability(request: Request, who: Reader, range: Range = 2_592_000) -> Report:
     """How much of the time each real server was up, in percent."""
     return await ask(request, "availability", who, range=range)
 
 
-@router.get("/logs")
+@ROUTER.get("/logs")
 async def logs(
     request: Request,
     who: Reader,
@@ -127,25 +127,25 @@ async def logs(
     return await ask(request, "logs", who, limit=limit, **given)
 
 
-@router.get("/support")
+@ROUTER.get("/support")
 async def supports(request: Request, who: Operator) -> Report:
     """The support archives that are kept."""
     return await ask(request, "supports", who)
 
 
-@router.post("/support", status_code=201)
+@ROUTER.post("/support", status_code=201)
 async def support(request: Request, who: Operator, wish: NewSupport | None = None) -> Report:
     """Make a support archive."""
     return await ask(request, "support", who, timeout=LONG_S, masked=(wish or NewSupport()).masked)
 
 
-@router.get("/support/{name}", response_class=Response, responses=_FILE)
+@ROUTER.get("/support/{name}", response_class=Response, responses=_FILE)
 async def support_file(request: Request, who: Operator, name: str) -> Response:
     """Download a support archive."""
     return await fetch(request, who, "support", name)
 
 
-@router.post("/alerts/test")
+@ROUTER.post("/alerts/test")
 async def alerts_test(request: Request, who: Configurer) -> Report:
     """Send a test alert by every way; what came of each."""
     return await ask(request, "alerts_test", who, timeout=LONG_S)

@@ -13,7 +13,7 @@ from lbfast.control.verbs import VERBS
 from lbfast.web.api_common import LONG_S, Configurer, Reader, Refusal, Report, ask, etag, problem
 from lbfast.web.roles import CONFIGURE, OPERATE, REPORT, may
 
-router = APIRouter(tags=["configuration"])
+ROUTER = APIRouter(tags=["configuration"])
 
 # Acts that operators may do; every other act needs the role configure, what only reads the role report.
 OPERATED: Final = frozenset({"drain", "halt", "online", "weight", "persistence_clear", "persistence_pin", "wait"})
@@ -46,7 +46,7 @@ class Revert(BaseModel):
     reason: str | None = Field(default=None, max_length=500)
 
 
-@router.get(
+@ROUTER.get(
     "/config", response_class=Response, responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
 )
 async def config(request: Request, who: Reader) -> Response:
@@ -57,43 +57,43 @@ async def config(request: Request, who: Reader) -> Response:
     return response
 
 
-@router.get("/config/schema")
+@ROUTER.get("/config/schema")
 async def schema(request: Request, who: Reader) -> Report:
     """The JSON schema of the configuration."""
     return await ask(request, "schema", who)
 
 
-@router.post("/plan")
+@ROUTER.post("/plan")
 async def plan(request: Request, who: Configurer, wish: Text) -> Report:
     """What a commit of a text would do; nothing is changed."""
     return await ask(request, "plan", who, **wish.model_dump())
 
 
-@router.post("/commit")
+@ROUTER.post("/commit")
 async def commit(request: Request, who: Configurer, wish: TextCommit) -> Report:
     """Make a text the running configuration, live."""
     return await ask(request, "commit", who, timeout=LONG_S, **wish.model_dump())
 
 
-@router.post("/confirm")
+@ROUTER.post("/confirm")
 async def confirm(request: Request, who: Configurer) -> Report:
     """Keep what was committed with a confirmation time."""
     return await ask(request, "confirm", who)
 
 
-@router.post("/revert")
+@ROUTER.post("/revert")
 async def revert(request: Request, who: Configurer, wish: Revert | None = None) -> Report:
     """Commit an earlier version again."""
     return await ask(request, "revert", who, timeout=LONG_S, **(wish or Revert()).model_dump())
 
 
-@router.get("/history")
+@ROUTER.get("/history")
 async def history(request: Request, who: Reader) -> Report:
     """The versions that ran, newest first."""
     return await ask(request, "history", who)
 
 
-@router.get("/diff")
+@ROUTER.get("/diff")
 async def diff(
     request: Request,
     who: Reader,
@@ -104,7 +104,7 @@ async def diff(
     return await ask(request, "diff", who, before=before, after=after)
 
 
-@router.post("/verbs/{verb}")
+@ROUTER.post("/verbs/{verb}")
 async def any_verb(request: Request, who: Reader, verb: str, args: dict[str, Any] | None = None) -> Report:
     """Any verb of the control protocol by its name, with its arguments (docs/internals.md)."""
     found = VERBS.get(verb)

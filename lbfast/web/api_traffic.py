@@ -15,7 +15,7 @@ from lbfast.web.api_common import Operator, Reader, RealLabel, Refusal, Report, 
 from lbfast.web.auth import state_of
 from lbfast.web.client import ControlError, ControlUnavailable
 
-router = APIRouter(tags=["traffic"])  # FastAPI's manner: filled below, at import, and never again
+ROUTER = APIRouter(tags=["traffic"])
 
 Client = Annotated[str | None, Query(description="Only this client: an address or a network.", max_length=64)]
 
@@ -45,32 +45,32 @@ class Pin(BaseModel):
     real: str = Field(min_length=1, max_length=200, description="Label of the real server.")
 
 
-@router.get("/overview")
+@ROUTER.get("/overview")
 async def overview(request: Request, who: Reader) -> Report:
     """All virtual services and their real servers: states, weights, connections, reasons."""
     return await ask(request, "overview", who)
 
 
-@router.get("/statistics")
+@ROUTER.get("/statistics")
 async def statistics(request: Request, who: Reader) -> Report:
     """The counters of workers, virtual services and real servers."""
     return await ask(request, "statistics", who)
 
 
-@router.get("/version")
+@ROUTER.get("/version")
 async def version(request: Request, who: Reader) -> Report:
     """The running lbfast: version, pid, since when."""
     return await ask(request, "version", who)
 
 
-@router.get("/services")
+@ROUTER.get("/services")
 async def services(request: Request, who: Reader) -> list[Report]:
     """The virtual services as in the overview."""
     found: list[Report] = (await ask(request, "overview", who))["virtual_services"]
     return found
 
 
-@router.get("/services/{service}")
+@ROUTER.get("/services/{service}")
 async def service(request: Request, who: Reader, service: ServiceLabel) -> Report:
     """One virtual service as in the overview."""
     found = (await ask(request, "overview", who))["virtual_services"]
@@ -81,13 +81,13 @@ async def service(request: Request, who: Reader, service: ServiceLabel) -> Repor
     raise Refusal(problem(404, f"there is no virtual service {service!r}", "no_such_service"))
 
 
-@router.get("/services/{service}/connections")
+@ROUTER.get("/services/{service}/connections")
 async def connections(request: Request, who: Reader, service: ServiceLabel, client: Client = None) -> Report:
     """The open connections of a virtual service."""
     return await ask(request, "connections", who, service=service, client=client)
 
 
-@router.get("/services/{service}/persistence")
+@ROUTER.get("/services/{service}/persistence")
 async def persistence(
     request: Request,
     who: Reader,
@@ -99,7 +99,7 @@ async def persistence(
     return await ask(request, "persistence_show", who, service=service, client=client, limit=limit)
 
 
-@router.delete("/services/{service}/persistence")
+@ROUTER.delete("/services/{service}/persistence")
 async def persistence_clear(
     request: Request,
     who: Operator,
@@ -111,25 +111,25 @@ async def persistence_clear(
     return await ask(request, "persistence_clear", who, service=service, client=client, real=real)
 
 
-@router.post("/services/{service}/persistence")
+@ROUTER.post("/services/{service}/persistence")
 async def persistence_pin(request: Request, who: Operator, service: ServiceLabel, pin: Pin) -> Report:
     """Bind a client to a real server until it is cleared."""
     return await ask(request, "persistence_pin", who, service=service, client=pin.client, real=pin.real)
 
 
-@router.get("/services/{service}/explain/{client}")
+@ROUTER.get("/services/{service}/explain/{client}")
 async def explain(request: Request, who: Reader, service: ServiceLabel, client: str) -> Report:
     """Where a client goes, since when, and why."""
     return await ask(request, "explain", who, service=service, client=client)
 
 
-@router.get("/services/{service}/reals/{real}/health")
+@ROUTER.get("/services/{service}/reals/{real}/health")
 async def health(request: Request, who: Reader, service: ServiceLabel, real: RealLabel) -> Report:
     """The last health checks of a real server, newest first."""
     return await ask(request, "health", who, service=service, real=real)
 
 
-@router.post("/services/{service}/reals/{real}/drain")
+@ROUTER.post("/services/{service}/reals/{real}/drain")
 async def drain(
     request: Request, who: Operator, service: ServiceLabel, real: RealLabel, why: Why | None = None
 ) -> Report:
@@ -137,7 +137,7 @@ async def drain(
     return await ask(request, "drain", who, service=service, real=real, reason=why.reason if why else None)
 
 
-@router.post("/services/{service}/reals/{real}/halt")
+@ROUTER.post("/services/{service}/reals/{real}/halt")
 async def halt(
     request: Request, who: Operator, service: ServiceLabel, real: RealLabel, why: Why | None = None
 ) -> Report:
@@ -145,7 +145,7 @@ async def halt(
     return await ask(request, "halt", who, service=service, real=real, reason=why.reason if why else None)
 
 
-@router.post("/services/{service}/reals/{real}/online")
+@ROUTER.post("/services/{service}/reals/{real}/online")
 async def online(
     request: Request, who: Operator, service: ServiceLabel, real: RealLabel, why: Why | None = None
 ) -> Report:
@@ -153,19 +153,19 @@ async def online(
     return await ask(request, "online", who, service=service, real=real, reason=why.reason if why else None)
 
 
-@router.put("/services/{service}/reals/{real}/weight")
+@ROUTER.put("/services/{service}/reals/{real}/weight")
 async def weight(request: Request, who: Operator, service: ServiceLabel, real: RealLabel, weight: Weight) -> Report:
     """The share of new clients, until it is set anew."""
     return await ask(request, "weight", who, service=service, real=real, weight=weight.weight)
 
 
-@router.get("/events")
+@ROUTER.get("/events")
 async def events(request: Request, who: Reader, limit: Annotated[int, Query(ge=0, le=1_000)] = 100) -> Report:
     """The newest events, oldest first."""
     return await ask(request, "events", who, limit=limit)
 
 
-@router.get(
+@ROUTER.get(
     "/events/stream",
     response_class=Response,
     responses={

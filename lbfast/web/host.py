@@ -15,7 +15,7 @@ class HostFigures:
     def __init__(self) -> None:
         self._cpu: tuple[int, int] | None = None
         self._counted: tuple[float, int, int, int] | None = None
-        self._last: dict[str, Any] = {}
+        self._last: dict[str, float] = {"bytes_in": 0.0, "bytes_out": 0.0, "new": 0.0}
 
     def figures(self, statistics: dict[str, Any], services: list[dict[str, Any]], now: float) -> dict[str, Any]:
         reals = [it for service in services for it in service["real_servers"]]
@@ -54,7 +54,7 @@ class HostFigures:
             return dict(self._last)
         self._counted = (now, inbound, outbound, accepted)
         if before is None:
-            return {"bytes_in": 0.0, "bytes_out": 0.0, "new": 0.0}
+            return dict(self._last)
         span = now - before[0]
         self._last = {
             "bytes_in": round(max(0, inbound - before[1]) / span),

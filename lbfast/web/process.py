@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import logging
 import signal
 import socket
@@ -11,13 +10,14 @@ import sqlite3
 import ssl
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from starlette.types import Receive, Scope, Send
 
 from lbfast.model.addresses import is_wildcard, join_address
 from lbfast.model.appliance import WebSettings
 from lbfast.web.app import build_app
+from lbfast.web.late import import_all
 from lbfast.web.live import Live
 from lbfast.web.render import read_templates
 from lbfast.web.server import make_server
@@ -27,14 +27,6 @@ from lbfast.web.store import folder
 from lbfast.web.tls import certificate_files, describe, make_context
 
 EXIT_FAILED = 1
-# What libraries import when they first need it.
-_LATE: Final = (
-    *("concurrent.futures.thread", "encodings.idna", "encodings.utf_8_sig", "_strptime", "linecache", "email.utils"),
-    *("email.message", "python_multipart", "starlette.formparsers", "starlette.requests", "uuid", "csv", "tarfile"),
-    *("cryptography.hazmat.backends.openssl.backend", "cryptography.hazmat.primitives.serialization"),
-    *("argon2.low_level", "pyotp.utils", "segno.writers", "http.cookies", "asyncio.sslproto", "html", "bisect"),
-    *("anyio._backends._asyncio", "zoneinfo"),
-)
 
 
 class ChannelFace(Protocol):
@@ -50,8 +42,7 @@ def prepare() -> None:
     read_templates()
     read_files()
     make_server(_nothing, None)
-    for name in _LATE:
-        importlib.import_module(name)
+    import_all()
 
 
 async def _nothing(_scope: Scope, _receive: Receive, _send: Send) -> None:

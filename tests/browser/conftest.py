@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import children_of, wait_for
 
-sys.path.insert(0, str(Path(__file__).parent))
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "proc")]  # web_world, and the live traffic of the process tests
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
@@ -30,6 +34,21 @@ def chromium() -> Iterator[Any]:
         browser = playwright.chromium.launch(executable_path=program, args=list(FLAGS))
         yield browser
         browser.close()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_behind() -> Iterator[None]:
+    """As in all tests, but for what a module shares: its browser's threads, and servers that are probed meanwhile."""
+    before = set(children_of(os.getpid()).values())
+    threads = set(threading.enumerate())
+
+    def left() -> set[threading.Thread]:
+        return {it for it in threading.enumerate() if not it.name.startswith("asyncio") and "_serve" not in it.name}
+
+    yield
+    found = set(children_of(os.getpid()).values()) - before
+    assert not found, f"the test left processes: {found}"
+    wait_for(lambda: left() <= threads, 5, f"threads to end: {threading.enumerate()}")
 
 
 @pytest.fixture

@@ -83,8 +83,8 @@ def test_a_dead_or_stopped_web_process_concerns_no_traffic(tab: Any) -> None:
             os.kill(pid, signal.SIGKILL)
             web.lb.wait_replaced("web", pid)
             wait_for(lambda: load.visits > seen + 40, 20, "visits after it was killed")
-            assert not load.split()
-            assert not load.faults
+            assert not load.split
+            assert not load.failures
             tab.goto(web.url + HOME)
             tab.get_by_role("heading", name="System Overview").wait_for()  # the session is kept, too
             web.lb.allow_stderr = True  # it tells of the death
@@ -92,7 +92,8 @@ def test_a_dead_or_stopped_web_process_concerns_no_traffic(tab: Any) -> None:
 
 def test_hostile_labels_are_text(tab: Any) -> None:
     services = [
-        virtual_service(free_port(), [real_server(label, free_port())], label) for label in (HOSTILE, RIGHT_TO_LEFT, LONG)
+        virtual_service(free_port(), [real_server(label, free_port())], label)
+        for label in (HOSTILE, RIGHT_TO_LEFT, LONG)
     ]
     with web_lbfast(services) as web:
         login(tab, web)
@@ -110,7 +111,7 @@ def test_hostile_labels_are_text(tab: Any) -> None:
 
 
 def test_find_filter_and_keys(tab: Any) -> None:
-    services = [virtual_service(free_port(), [real_server("one", free_port())], f"Service {n}") for n in range(30)]
+    services = [virtual_service(free_port(), [real_server("one", 9, "127.0.0.77")], f"Service {n}") for n in range(30)]
     with web_lbfast(services) as web:
         login(tab, web)
         assert tab.locator("tbody.service:visible").count() == 30

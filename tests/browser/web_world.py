@@ -20,25 +20,16 @@ HOME = "/lbadmin/"
 
 @contextmanager
 def web_lbfast(services: Sequence[Mapping[str, Any]] = (), *, with_password: bool = True) -> Iterator[Web]:
-    """READY, with the web interface on a port of its own; ``loadbalancer`` has a password unless it is the first start."""
+    """READY, with the web interface on a port of its own; without a password it is a first start."""
     port = free_port()
-    config: dict[str, Any] = {"workers": 1, "log": {"target": "none"}, "virtual_service": list(services)}
-    text = f'[web]\naddress = "127.0.0.1"\nport = {port}\n\n' + ("" if services else "")
-    if not services:
-        del config["virtual_service"]
-    lb = Lbfast(render_toml(config) + "\n" if not services else render_toml(config))
-    lb.config_path.write_text(_put_first(lb.config_path.read_text(), text))
+    rest: dict[str, Any] = {"virtual_service": list(services)} if services else {}
+    text = f'[web]\naddress = "127.0.0.1"\nport = {port}\n[log]\ntarget = "none"\n' + render_toml(rest)
+    lb = Lbfast("workers = 1\n" + text)
     with lb:
         web = Web(lb, port)
         if with_password:
             web.set_password("loadbalancer", PASSWORD)
         yield web
-
-
-def _put_first(text: str, web: str) -> str:
-    """The [web] table before the first array of tables: behind it, it would be a part of one."""
-    head, mark, tail = text.partition("[[virtual_service]]")
-    return head + web + mark + tail
 
 
 class Web:

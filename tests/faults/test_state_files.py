@@ -24,7 +24,7 @@ GARBAGE = {
     "another": b'{"version": 99, "surprise": [1, 2]}',
     "nested": b"[" * 20_000,
 }
-STATE = ("state.json", "ids.json", "confirm.json", "addresses.json")
+STATE = ("state.json", "ids.json", "confirm.json", "addresses.json", "removals.json")
 
 
 @pytest.mark.parametrize("kind", GARBAGE)

@@ -11,9 +11,9 @@ from http.client import HTTPSConnection
 from typing import Any
 
 import pytest
+from api_world import Api, make_key, web_lbfast
 from harness import Lbfast, free_port, scaled
 from waiting import wait_for
-from web_world import Api, make_key, web_lbfast
 
 V1 = "/api/v1"
 
@@ -93,7 +93,9 @@ def test_edit_with_etag_then_plan_commit_and_revert(world: tuple[Lbfast, Api], a
 
 
 def test_an_edit_that_is_not_valid_says_where(api: Api) -> None:
-    answer = api.call("PATCH", f"{V1}/candidate/services/Symphony", {"health_check": {"interval": "often"}, "ports": "0"})
+    answer = api.call(
+        "PATCH", f"{V1}/candidate/services/Symphony", {"health_check": {"interval": "often"}, "ports": "0"}
+    )
     assert answer.status == 422
     fields = {it["field"]: it for it in answer.json["problems"]}
     assert set(fields) == {"health_check.interval", "ports"}

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from api_world import PASSWORD, Api, basic, make_key, web_lbfast
 from harness import Lbfast, free_port
-from web_world import PASSWORD, Api, basic, make_key, web_lbfast
 
 USER = "loadbalancer"
 

@@ -170,6 +170,36 @@ def test_a_server_removed_gently_keeps_its_connections(lb: Lbfast, port: int, se
         assert meets(port, "127.7.2.1") in rest
 
 
+def test_a_server_removed_for_a_time_is_cut_then_whoever_died_since(
+    lb: Lbfast, port: int, servers: dict[str, TcpServer]
+) -> None:
+    with connect(port, source="127.7.2.9") as sock:
+        home = read_line(sock).decode().strip()
+        text = text_of([virtual_service(port, reals(servers, *(name for name in NAMES if name != home)))])
+        with pytest.raises(ControlError, match="cut_after: expected removed = drain"):
+            commit(lb, text, cut_after=3)
+        file = lb.directory / "smaller.toml"
+        file.write_text(text)
+        code, _, err = lb.cli("commit", str(file), "--removed", "a while")
+        assert code == 2
+        assert "--removed takes cut, drain or a time" in err
+        code, out, err = lb.cli("commit", str(file), "--removed", "4s")
+        assert (code, err) == (0, "")
+        assert "1 connection of removed servers may end by themselves" in out
+        old = lb.child("control")
+        os.kill(old, signal.SIGKILL)
+        lb.wait_replaced("control", old)
+        sock.sendall(b"still here\n")
+        assert read_line(sock) == b"still here\n"
+        with pytest.raises(ConnectionResetError):
+            assert sock.recv(1) == b""
+            raise AssertionError("a cut became a clean end")
+        wait_for(lambda: answers(lb), what="control")
+        told = [str(it.get("message")) for it in lb.call("events", limit=1000)["events"]]
+        assert any("its time is up: 1 connections are cut" in message for message in told)
+        wait_for(lambda: not (lb.state_dir / "removals.json").exists(), what="the deadline to be forgotten")
+
+
 def test_drains_and_weights_stand_across_commits(lb: Lbfast, port: int, servers: dict[str, TcpServer]) -> None:
     lb.call("drain", service="Symphony", real="R1", reason="patching")
     lb.call("weight", service="Symphony", real="R2", weight=7)

@@ -29,7 +29,11 @@ def test_every_operation_does_what_it_says() -> None:
         EXAMPLE,
         [
             {"op": "change_service", "service": "Symphony", "settings": {"max_connections": 5, "ports": "444"}},
-            {"op": "change_service", "service": "Symphony", "settings": {"health_check": {"interval": "9s", "rise": None}}},
+            {
+                "op": "change_service",
+                "service": "Symphony",
+                "settings": {"health_check": {"interval": "9s", "rise": None}},
+            },
             {"op": "add_real", "service": "Symphony", "settings": {"label": "Four", "address": "192.168.85.203"}},
             {"op": "change_real", "service": "Symphony", "real": "Symphony Server 1", "settings": {"weight": 7}},
             {"op": "delete_real", "service": "Symphony", "real": "Symphony Server 2"},
@@ -60,7 +64,12 @@ def test_the_last_service_can_go_and_the_first_can_come() -> None:
     none, _ = edit(EXAMPLE, [{"op": "delete_service", "service": "Symphony"}])
     assert data(none)["virtual_service"] == []
     parse(none)
-    settings_ = {"label": "New", "address": "10.0.0.1", "ports": "80", "real_server": [{"label": "r", "address": "10.0.0.2"}]}
+    settings_ = {
+        "label": "New",
+        "address": "10.0.0.1",
+        "ports": "80",
+        "real_server": [{"label": "r", "address": "10.0.0.2"}],
+    }
     again, _ = edit(none, [{"op": "add_service", "settings": settings_}])
     assert parse(again).config.virtual_services[0].real_servers[0].label == "r"
 

@@ -112,13 +112,18 @@ class Inbox:
     def __init__(self) -> None:
         self.letters: list[Any] = []
 
-    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802
+    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
         self.letters.append(envelope)
         return "250 OK"
 
 
 def mail(port: int, **more: Any) -> MailSettings:
-    given_ = {"host": "localhost", "port": port, "sender": "a@example.org", "recipients": ["b@example.org", "c@example.org"]}
+    given_ = {
+        "host": "localhost",
+        "port": port,
+        "sender": "a@example.org",
+        "recipients": ["b@example.org", "c@example.org"],
+    }
     return MailSettings.model_validate(given_ | more)
 
 

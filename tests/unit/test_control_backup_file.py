@@ -76,7 +76,9 @@ def test_half_a_file_is_refused(cut: int) -> None:
         unpack(_PACKED[False][:-cut])
 
 
-@pytest.mark.parametrize("name", ["../etc/passwd", "/etc/passwd", "web/../../x", "web\\x", "a/b/c", ".hidden", "web/.."])
+@pytest.mark.parametrize(
+    "name", ["../etc/passwd", "/etc/passwd", "web/../../x", "web\\x", "a/b/c", ".hidden", "web/.."]
+)
 def test_no_name_leads_outside(name: str) -> None:
     with pytest.raises(BackupError, match="does not belong"):
         unpack(zipped({name: b"x"}, {"format": "lbfast backup", "version": 1, "files": {}}))
@@ -114,6 +116,14 @@ def test_files_and_manifest_must_agree() -> None:
 
 
 def test_a_head_cannot_ask_for_endless_work() -> None:
-    header = {"kdf": "scrypt", "cipher": "AES-256-GCM", "n": 1 << 30, "r": 8, "p": 1, "salt": "", "nonce": "AAAAAAAAAAAAAAAA"}
+    header = {
+        "kdf": "scrypt",
+        "cipher": "AES-256-GCM",
+        "n": 1 << 30,
+        "r": 8,
+        "p": 1,
+        "salt": "",
+        "nonce": "AAAAAAAAAAAAAAAA",
+    }
     with pytest.raises(BackupError, match="head"):
         unpack(backup_file.MAGIC + json.dumps(header).encode() + b"\nxxx", "p")

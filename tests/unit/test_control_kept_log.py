@@ -22,7 +22,14 @@ START = datetime(2026, 3, 1, 8, tzinfo=UTC)
 
 def record(number: int, **changes: Any) -> dict[str, Any]:
     at = (START + timedelta(seconds=number)).isoformat()
-    return {"at": at, "event": "open", "service": "S", "real": "A", "client": f"10.0.0.{number % 250}", "id": number} | changes
+    return {
+        "at": at,
+        "event": "open",
+        "service": "S",
+        "real": "A",
+        "client": f"10.0.0.{number % 250}",
+        "id": number,
+    } | changes
 
 
 @pytest.fixture
@@ -61,7 +68,9 @@ def test_a_filter_that_is_none_is_told(wanted: dict[str, str]) -> None:
         make_filter(wanted)
 
 
-def test_it_is_bounded_and_goes_on_after_a_restart(log: KeptLog, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_it_is_bounded_and_goes_on_after_a_restart(
+    log: KeptLog, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(kept_log, "SEGMENT_BYTES", 2_000)
     monkeypatch.setattr(kept_log, "SEGMENTS", 3)
     for number in range(200):
@@ -99,7 +108,9 @@ def test_a_target_that_fails_is_not_hidden_by_the_copy(log: KeptLog) -> None:
 
 def test_clients_are_masked_alike_and_servers_stay() -> None:
     mask = Mask(b"k", ["192.168.85.200", "2001:db8::1"])
-    text = mask.text("10.1.2.3 -> 192.168.85.200, 10.1.2.3:51234, [2001:db8::9]:80 at 2026-03-01T08:00:00.123 v1.2.3.4.5 2001:db8::1")
+    text = mask.text(
+        "10.1.2.3 -> 192.168.85.200, 10.1.2.3:51234, [2001:db8::9]:80 at 2026-03-01T08:00:00.123 v1.2.3.4.5 2001:db8::1"
+    )
     assert "10.1.2.3" not in text
     assert "2001:db8::9" not in text
     assert "192.168.85.200" in text
@@ -111,7 +122,9 @@ def test_clients_are_masked_alike_and_servers_stay() -> None:
 
 
 def test_secrets_of_a_configuration_are_taken_out() -> None:
-    text = without_secrets('password = "hunter2"\n  api_key="abc"\nwebhook = "https://u:p@chat/x?token=1"\nports = "443"\n')
+    text = without_secrets(
+        'password = "hunter2"\n  api_key="abc"\nwebhook = "https://u:p@chat/x?token=1"\nports = "443"\n'
+    )
     for secret in ("hunter2", "abc", "u:p", "token=1"):
         assert secret not in text
     assert 'ports = "443"' in text

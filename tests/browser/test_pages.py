@@ -1,0 +1,157 @@
+"""Every page: no finding of axe, light and dark, at a desk and on a phone; and who may see and do what.
+
+With LBFAST_SCREENSHOTS set to a directory, pictures of all pages are put there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import free_port, real_server, virtual_service
+from live_world import named_servers
+from servers import connect, read_line
+from test_guide import login
+from waiting import wait_for
+from web_world import PASSWORD, Web, web_lbfast
+
+SERVICE = "service=Symphony"
+PAGES = {
+    "overview": "",
+    "change": f"overview/change?do=drain&{SERVICE}&real=Symphony%20Server%201",
+    "services": "cluster/services",
+    "service-new": "cluster/services/new",
+    "service-edit": f"cluster/services/edit?{SERVICE}",
+    "service-clone": f"cluster/services/clone?{SERVICE}",
+    "service": f"cluster/service?{SERVICE}",
+    "reals": "cluster/reals",
+    "real-new": f"cluster/reals/new?{SERVICE}",
+    "health": f"cluster/health?{SERVICE}&real=Symphony%20Server%201",
+    "persistence": f"cluster/persistence?{SERVICE}&client=127.0.0.5",
+    "wizard": "cluster/wizard",
+    "commit": "commit",
+    "sockets": "local/sockets",
+    "certificate": "local/certificate",
+    "keys": "local/keys",
+    "system": "local/system",
+    "backup": "maintenance/backup",
+    "history": "maintenance/history",
+    "restart": "maintenance/restart",
+    "passwords": "maintenance/passwords",
+    "view": "view",
+    "schema": "view?show=schema",
+    "kernel": "view?show=kernel",
+    "graphs": f"reports/graphs?{SERVICE}",
+    "connections": "reports/connections",
+    "clients": "reports/clients",
+    "availability": "reports/availability",
+    "events": "logs/events",
+    "search": "logs/search",
+    "audit": "logs/audit",
+    "support": "support",
+    "account": "account",
+}
+
+
+@pytest.fixture(scope="module")
+def appliance() -> Iterator[Web]:
+    """Three servers with clients, one of them drained, a change that waits, users of all roles."""
+    port, names = free_port(), [f"Symphony Server {number}" for number in (1, 2, 3)]
+    with named_servers(names) as servers:
+        reals = [real_server(name, server.port) for name, server in servers.items()]
+        check = {"type": "connect", "interval": "500ms", "timeout": "400ms"}
+        with web_lbfast([virtual_service(port, reals, health_check=check)]) as web:
+            for host in range(2, 12):
+                with connect(port, source=f"127.0.0.{host}") as client:
+                    read_line(client)
+            web.lb.call("drain", service="Symphony", real="Symphony Server 3", reason="Windows updates")
+            operation = {"op": "change_service", "service": "Symphony", "settings": {"retries": 5}}
+            web.lb.call("candidate_edit", operations=[operation])
+            for role in ("operate", "report"):
+                _add_user(web, role)
+            yield web
+
+
+def _add_user(web: Web, role: str) -> None:
+    client = web.client()
+    client.login()
+    form = {"csrf": client.csrf(), "do": "add", "user": role, "role": role, "password": PASSWORD}
+    assert client.post("/lbadmin/maintenance/passwords", form).status == 303
+
+
+DARK = ("overview", "service-edit", "commit")  # colours are all that differs
+
+
+def axe_findings(tab: Any) -> list[str]:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")
+    found = axe.Axe().run(tab, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]})
+    return [
+        f"{it['id']}: {it['help']}: " + "; ".join(node["html"][:160] for node in it["nodes"][:3])
+        for it in found.response["violations"]
+    ]
+
+
+def test_axe_finds_nothing_on_any_page(tab: Any, appliance: Web) -> None:
+    """And none is too wide for a phone."""
+    findings, wide = {}, []
+    tab.goto(appliance.url + "/lbadmin/login")
+    findings["login"] = axe_findings(tab)
+    login(tab, appliance)
+    for scheme in ("light", "dark"):
+        tab.emulate_media(color_scheme=scheme)
+        for name in PAGES if scheme == "light" else DARK:
+            path = PAGES[name]
+            answer = tab.goto(f"{appliance.url}/lbadmin/{path}")
+            assert answer.status == 200, (name, answer.status)
+            for details in tab.locator("details.advanced").all():
+                details.locator("> summary").click()
+            findings[f"{name}, {scheme}"] = axe_findings(tab)
+            tab.set_viewport_size({"width": 390, "height": 844})
+            if not tab.evaluate("document.documentElement.scrollWidth <= window.innerWidth"):
+                wide.append(name)
+            tab.set_viewport_size({"width": 1440, "height": 900})
+    assert not {name: found for name, found in findings.items() if found}
+    assert not wide
+
+
+def test_roles_see_and_do_what_they_may(appliance: Web) -> None:
+    """By plain HTTP: what a page does not show must be refused all the same."""
+    drain = {"do": "drain", "service": "Symphony", "real": "Symphony Server 1"}
+    wanted = {
+        "report": {"/lbadmin/": 200, "/lbadmin/maintenance/history": 403, "/lbadmin/cluster/services/new": 403},
+        "operate": {"/lbadmin/": 200, "/lbadmin/maintenance/history": 200, "/lbadmin/local/keys": 403},
+        "loadbalancer": {"/lbadmin/": 200, "/lbadmin/local/keys": 200, "/lbadmin/logs/audit": 200},
+    }
+    for user, places in wanted.items():
+        client = appliance.client()
+        assert client.login(user).status == 303
+        for place, status in places.items():
+            assert client.get(place).status == status, (user, place)
+        form = {"csrf": client.csrf(), **drain}
+        assert client.post("/lbadmin/overview/change", form).status == (403 if user == "report" else 303), user
+        assert ("overview/change" in client.get("/lbadmin/").text) is (user != "report")
+        assert client.post("/lbadmin/commit", {"csrf": form["csrf"], "do": "nothing"}).status == (
+            303 if user == "loadbalancer" else 403
+        )
+    appliance.lb.call("online", service="Symphony", real="Symphony Server 1")
+
+
+@pytest.mark.skipif(not os.environ.get("LBFAST_SCREENSHOTS"), reason="only with LBFAST_SCREENSHOTS=DIRECTORY")
+def test_screenshots(tab: Any, appliance: Web) -> None:
+    folder = Path(os.environ["LBFAST_SCREENSHOTS"])
+    folder.mkdir(parents=True, exist_ok=True)
+    tab.goto(appliance.url + "/lbadmin/login")
+    tab.screenshot(path=folder / "login.png")
+    login(tab, appliance)
+    for name, path in PAGES.items():
+        tab.goto(f"{appliance.url}/lbadmin/{path}")
+        wait_for(lambda: tab.evaluate("document.readyState") == "complete", 10, "the page")
+        tab.screenshot(path=folder / f"{name}.png")
+    tab.emulate_media(color_scheme="dark")
+    tab.goto(appliance.url + "/lbadmin/")
+    tab.screenshot(path=folder / "overview-dark.png")
+    tab.set_viewport_size({"width": 390, "height": 844})
+    tab.screenshot(path=folder / "overview-phone.png")
