@@ -10,6 +10,7 @@ import signal
 import socket
 import ssl
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,7 +25,8 @@ from lbfast.ha.config_sync import ConfigSync, ask_control
 from lbfast.ha.desk import Desk
 from lbfast.ha.door import SOCKET_NAME, Door
 from lbfast.ha.duty import Duty
-from lbfast.ha.election import Memory
+from lbfast.ha.election import USEFUL, HaState, Memory
+from lbfast.ha.failback import Failback
 from lbfast.ha.heartbeat import Heartbeats
 from lbfast.ha.heartbeat import Path as BeatPath
 from lbfast.ha.link import Link, LinkError, ensure_identity
@@ -121,6 +123,7 @@ class HaProcess:
             lambda: self.pair is not None and self.pair.is_primary,
             self.tell,
         )
+        self._failback = Failback()
         self._card = ""  # what was last written of who this box is
         self._stop = asyncio.Event()
         self._linking_task: asyncio.Task[None] | None = None
@@ -305,8 +308,27 @@ class HaProcess:
                     self.tell(f"a turn failed: {error}")
                 self._keep_peer_life()
                 self._write_card(now)
+                self._fail_back(now)
             due = max(due + tick, now_ms() + 1) if now - due < 20 * tick else now_ms() + tick
             await asyncio.sleep(max(0.0, (due - now_ms()) / 1000))
+
+    def _fail_back(self, now: int) -> None:
+        duty = self.duty
+        if duty is None or not self.plan.settings.auto_failback:
+            return
+        beat = duty.memory.beat
+        could = (
+            duty.memory.is_primary
+            and duty.state(now) is HaState.PASSIVE
+            and beat is not None
+            and duty.steady.level >= max(beat.level, USEFUL)
+            and self.linking is not None
+            and self.linking.current is not None
+            and self.linking.current.is_synced
+        )
+        if self._failback.turn(self.plan.settings, now, time.strftime("%H:%M"), could=could):
+            self.tell("failback: the primary asks for the addresses again")
+            duty.order(now)
 
     def _write_card(self, now: int) -> None:
         """Who this box is at the moment, for control: a small file, replaced when it changes."""

@@ -43,7 +43,17 @@ class HaLine:
         if (child := self._child) is not None:
             self._post.send(child, {"do": "release"})
 
-    def on_pair(self, message: Message) -> None:
+    def hears(self, child: Child, message: Message) -> bool:
+        """Whether this message is about the pair; then the ha process should run."""
+        if child.name == HA and message.get("event") == "pair":
+            self._on_pair(message)
+            return True
+        if child.name == "control" and message.get("do") == "start_ha":
+            self._ranks.bodies.want_ha()
+            return True
+        return False
+
+    def _on_pair(self, message: Message) -> None:
         """The ha process has a pair now, or has none any more."""
         addresses, config = self._assets.addresses, self._assets.config
         if message.get("paired") and not addresses.is_paired:

@@ -73,6 +73,7 @@ class Supervisor:
         self._desk = Desk(self._relief, self, self._upgrade, self._switch)
         self._inherit: Inherit | None = None
         self._ha_line = HaLine(assets, self._ranks, self._post, self.complain)
+        self.tell_ha: Callable[[], None] = self._ha_line.tell_plan
         self._backoffs: dict[str, Backoff] = defaultdict(Backoff)
         self._state = State.STARTING
         self._code = 0
@@ -293,13 +294,10 @@ class Supervisor:
             self._check_ready()
         elif event in ("health", "process"):
             self._news.tell(message)
-        elif child.name == HA and event == "pair":
-            self._ha_line.on_pair(message)
         elif event == "switched":
             self._switch.on_switched(child)
-        elif child.name == "control" and message.get("do") == "start_ha":
-            self._bodies.want_ha()
-            self._start(HA)
+        elif self._ha_line.hears(child, message):
+            self._start(HA)  # unless it runs
         elif child.name == "control" and "do" in message and self._state in (State.STARTING, State.RUNNING):
             self._desk.hear(message, fds)
 
@@ -401,9 +399,6 @@ class Supervisor:
     def _kill_if_here(self, child: Child) -> None:
         if self._ranks.named.get(child.name) is child:
             child.kill(signal.SIGKILL)
-
-    def tell_ha(self) -> None:
-        self._ha_line.tell_plan()
 
     def later(self, seconds: float, action: Callable[[], None]) -> None:
         self._timers.at(time.monotonic() + seconds, action)
