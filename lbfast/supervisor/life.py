@@ -394,11 +394,7 @@ class Supervisor:
             self._start(WEB)
             return
         self.replace(WEB)
-        self._timers.at(time.monotonic() + LEAVE_WITHIN, lambda: self._kill_if_here(web))
-
-    def _kill_if_here(self, child: Child) -> None:
-        if self._ranks.named.get(child.name) is child:
-            child.kill(signal.SIGKILL)
+        self.later(LEAVE_WITHIN, lambda: web.kill(signal.SIGKILL) if self._ranks.named.get(WEB) is web else None)
 
     def later(self, seconds: float, action: Callable[[], None]) -> None:
         self._timers.at(time.monotonic() + seconds, action)
