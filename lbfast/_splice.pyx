@@ -54,8 +54,9 @@ cdef void note_events(Conn* c, Side* side, uint32_t events) noexcept nogil:
         side.flags |= SIDE_WRITABLE
     if events & EPOLLRDHUP:
         side.flags |= SIDE_HANGUP
-    if events & (EPOLLERR | EPOLLHUP):
-        # A reset is no end of stream: let recv say which it is.
+    if events & EPOLLERR:
+        # A reset is no end of stream: let recv say which it is.  EPOLLHUP alone is two ends of stream: every reset
+        # leaves an error on the socket until somebody has taken it, and who takes it keeps it.
         side.flags |= SIDE_URGENT
     if events & EPOLLPRI and not side.flags & SIDE_URGENT:
         # Urgent data is relayed in its place in the stream.
