@@ -52,7 +52,6 @@ cdef StickBucket* stick_lock_at(StickMap* map, uint32_t bucket) noexcept nogil:
 cdef void stick_unlock(StickBucket* bucket) noexcept nogil:
     atomic_store32(&bucket.lock, 0)
 
-
 # ---- undo ------------------------------------------------------------------------------------------------------------
 
 cdef StickEntry* stick_change(StickBucket* bucket, int way, uint32_t conn, const StickRef* ref) noexcept nogil:

@@ -11,12 +11,11 @@ import time
 import traceback
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from enum import Enum, auto
 
 from lbfast import __version__
 from lbfast.config.files import open_to_read
 from lbfast.config.paths import control_socket
-from lbfast.supervisor import orphans
+from lbfast.supervisor import orphans, systemd
 from lbfast.supervisor.backoff import Backoff
 from lbfast.supervisor.bodies import HA, WEB, Bodies
 from lbfast.supervisor.channel import Channel, ChannelError, Message
@@ -31,10 +30,11 @@ from lbfast.supervisor.post import Post
 from lbfast.supervisor.ranks import Ranks
 from lbfast.supervisor.reexec import execute
 from lbfast.supervisor.regain import forget, keep
-from lbfast.supervisor.relief import Done, Relief
+from lbfast.supervisor.relief import Relief
 from lbfast.supervisor.start import Assets
+from lbfast.supervisor.states import State
 from lbfast.supervisor.succession import Succession
-from lbfast.supervisor.surroundings import is_terminal, open_to_read
+from lbfast.supervisor.surroundings import is_terminal
 from lbfast.supervisor.switch import Switch
 from lbfast.supervisor.timers import Timers
 from lbfast.supervisor.upgrade import Upgrade
@@ -47,14 +47,6 @@ CUT_WITHIN = 3.0  # from the cut to the end of the workers
 LEAVE_WITHIN = 5.0  # control writes the last events to the log
 ANNOUNCE_AGAIN = (1.0, 5.0)  # an announcement can be lost, or come while a switch is still learning
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-
-
-class State(Enum):
-    STARTING = auto()
-    RUNNING = auto()
-    STOPPING = auto()  # workers end
-    LEAVING = auto()  # control and health end
-    GONE = auto()
 
 
 class Supervisor:
@@ -75,7 +67,9 @@ class Supervisor:
         self.note, self.complain = self._news.note, self._news.complain
         self._ranks = Ranks(assets, self._bodies, self._post, self._fork, self.later, self.note)
         self._ranks.seat_of.update((place, seat) for seat, place in assets.seats.taken.items())
+        self.workers, self.pin = self._ranks.workers, self._ranks.pin
         self._relief = Relief(self._ranks)
+        self.resize = self._relief.begin
         self._succession = Succession(self, self._ranks)
         self._switch = Switch(assets, self, self._post)
         self._upgrade = Upgrade(self, lambda number, why: self._desk.upgrade_failed(number, why))
@@ -101,6 +95,7 @@ class Supervisor:
         Watchdog(self._assets.shared.counters.worker).watch(self.workers, self.later, self.complain)
         for delay in ANNOUNCE_AGAIN if self._assets.addresses.raised else ():
             self._timers.at(now + delay, self._announce)
+        systemd.ping(self.later)
         while self._state is not State.GONE:
             for key, _ in self._selector.select(self._timers.timeout(time.monotonic())):
                 key.data()
@@ -319,6 +314,7 @@ class Supervisor:
         self._say_ready()
 
     def _say_ready(self) -> None:
+        systemd.tell("READY=1")
         workers, listeners = self._assets.workers, len(self._assets.listeners)
         try:
             print(f"READY lbfast {__version__} pid {os.getpid()} workers {workers} listeners {listeners}", flush=True)
@@ -336,15 +332,6 @@ class Supervisor:
         return child is not None and child.ready
 
     # --- what a commit and a relief need ------------------------------------
-
-    def workers(self) -> list[Child]:
-        return self._ranks.workers()
-
-    def resize(self, places: Sequence[int], gone: Sequence[int], done: Done) -> None:
-        self._relief.begin(places, gone, done)
-
-    def pin(self) -> None:
-        self._ranks.pin()
 
     def start_missing(self) -> None:
         for place in self._ranks.places:
@@ -467,12 +454,18 @@ class Supervisor:
         """Begin to stop: workers first, because control logs how their connections ended."""
         self._code = code
         self._state = State.STOPPING
+        systemd.tell("STOPPING=1")
         now = time.monotonic()
         self._ha_line.release()
-        self._each_worker(lambda child: self._tell(child, "stop"))
-        self._timers.at(now + STOP_GRACE, lambda: self._each_worker(lambda child: self._tell(child, "cut")))
-        self._timers.at(now + STOP_GRACE + CUT_WITHIN, lambda: self._each_worker(self._kill_late))
+        for child in self.workers():
+            self._tell(child, "stop")
+        self._timers.at(now + STOP_GRACE, self._cut)
+        self._timers.at(now + STOP_GRACE + CUT_WITHIN, lambda: self._kill_late(self.workers()))
         self._go_on_stopping()
+
+    def _cut(self) -> None:
+        for child in self.workers():
+            self._tell(child, "cut")
 
     def _go_on_stopping(self) -> None:
         if self._state is State.STOPPING and not self.workers():
@@ -489,24 +482,17 @@ class Supervisor:
             self.complain(failure)
         for child in self._ranks.everybody():
             self._tell(child, "stop")
-        self._timers.at(time.monotonic() + LEAVE_WITHIN, self._kill_late_all)
+        self._timers.at(time.monotonic() + LEAVE_WITHIN, lambda: self._kill_late(self._ranks.everybody()))
 
     def _tell(self, child: Child, what: str) -> None:
         if not child.channel.send_now({"do": what}):
             child.kill(signal.SIGTERM)
 
-    def _each_worker(self, action: Callable[[Child], None]) -> None:
-        for child in self.workers():
-            action(child)
-
-    def _kill_late(self, child: Child) -> None:
-        self.complain(f"{child.name} (pid {child.pid}) does not stop; killed")
-        self._code = self._code or 1
-        child.kill(signal.SIGKILL)
-
-    def _kill_late_all(self) -> None:
-        for child in self._ranks.everybody():
-            self._kill_late(child)
+    def _kill_late(self, children: Sequence[Child]) -> None:
+        for child in children:
+            self.complain(f"{child.name} (pid {child.pid}) does not stop; killed")
+            self._code = self._code or 1
+            child.kill(signal.SIGKILL)
 
     def _kill_all(self) -> None:
         """A second signal: at once."""

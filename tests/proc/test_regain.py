@@ -142,3 +142,19 @@ def test_a_stranger_gets_nothing(killed: Lbfast, port: int) -> None:
         sock.connect(str(path))
         with pytest.raises(TimeoutError):
             sock.recv(100)
+
+
+def test_the_service_manager_is_told(servers: dict[str, TcpServer], port: int, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(30)
+        env = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "200000"}
+        with Lbfast(text_of([service(servers, port)]), env=env) as lb:
+            told: set[bytes] = set()
+            while told != {b"READY=1", b"WATCHDOG=1"}:
+                told.add(manager.recv(100))
+            lb.stop()
+        manager.settimeout(5)
+        rest = b""
+        while rest != b"STOPPING=1":
+            rest = manager.recv(100)
