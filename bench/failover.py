@@ -146,6 +146,8 @@ def turn(found: Lab, case: str, count: int, row: Row) -> None:
     else:
         time.sleep(2)  # long enough for six dead times: this measures, it waits for nothing
     report = clients.report_after(at, count)
+    if case == "stop":
+        found.boxes["a"].wait()
     watch.ending.set()
     watch.join()
     row.service.append(report.outage(at))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -11,6 +12,7 @@ from lbfast.ha.ping import Pings, SelfConnection, has_carrier
 from lbfast.ha.plan import HaPlan
 from lbfast.model.state import Health
 
+IDLE_MS = 600  # the longest sleep of a worker without connections, and a little
 SELF_EVERY_MS = 1000
 SELF_FAILURES = 3  # in a row
 SERVERS_EVERY_MS = 500
@@ -84,11 +86,16 @@ class Watch:
     def _hung(self) -> tuple[int, ...]:
         hung = []
         for index in range(self.counters.workers):
+            counted = self.counters.worker(index)
+            if not counted["pid"] or not os.path.exists(f"/proc/{counted['pid']}"):
+                self._workers.pop(index, None)  # nobody's seat, or dead: the supervisor replaces it at once
+                continue
             progress = self._workers.setdefault(index, _Progress(-1, self.perceived_ms))
-            seen = self.counters.worker(index)["progress_ms"]
-            if seen != progress.seen:
-                progress.seen, progress.at = seen, self.perceived_ms
-            elif self.perceived_ms - progress.at >= self.plan.settings.hung_after:
+            # Without connections a worker sleeps: that is no standstill.
+            patience = self.plan.settings.hung_after + (0 if counted["connections"] else IDLE_MS)
+            if counted["progress_ms"] != progress.seen:
+                progress.seen, progress.at = counted["progress_ms"], self.perceived_ms
+            elif self.perceived_ms - progress.at >= patience:
                 hung.append(index)
         return tuple(hung)
 
