@@ -18,7 +18,7 @@ from lbfast._stick cimport (
 )
 from lbfast._sys cimport atomic_load32, atomic_load64, atomic_store32, atomic_add32, c_write
 from lbfast._table cimport (
-    ADMIN_DRAIN, ADMIN_HALT, DRAIN_CUTS, DRAIN_NEW_CHOICE, DRAIN_WHILE_CONNECTED, HEALTH_UP, Real, Service, drain_part,
+    ADMIN_DRAIN, ADMIN_HALT, STAGGER_CUTS, DRAIN_NEW_CHOICE, DRAIN_WHILE_CONNECTED, HEALTH_UP, Real, Service, drain_part,
     list_count, list_first,
 )
 from lbfast._worker cimport Worker, real_line, real_of, service_line, service_of
@@ -68,7 +68,7 @@ cdef int refusal(const Service* service, const Real* real, const StickEntry* ent
     if real.health != HEALTH_UP or (service.passive_fall and real.failures >= service.passive_fall):
         return REASON_DOWN
     if real.admin == ADMIN_DRAIN and not entry.flags & STICK_PINNED:
-        if drain_part(entry.key) < atomic_load32(&real.drain_share) & ~<uint32_t>DRAIN_CUTS:
+        if drain_part(entry.key) < atomic_load32(&real.drain_share) & ~<uint32_t>STAGGER_CUTS:
             return REASON_DRAINED
         if real.drain_expired or service.drain_policy == DRAIN_NEW_CHOICE:
             return REASON_DRAINED
@@ -283,10 +283,10 @@ cdef bint pick_was_cut(Worker* w, const Conn* c) noexcept nogil:
     if c.cut_seq != atomic_load32(&real.cut_seq):
         return True
     # A pinned client would come back at once, and be cut again and again: it is cut once, at the end.
-    if not share & DRAIN_CUTS or real.admin != ADMIN_DRAIN or c.reason == REASON_PINNED:
+    if not share & STAGGER_CUTS or real.admin != ADMIN_DRAIN or c.reason == REASON_PINNED:
         return False
     mask_key(key, c, service_of(w, c))
-    return drain_part(key) < share & ~<uint32_t>DRAIN_CUTS
+    return drain_part(key) < share & ~<uint32_t>STAGGER_CUTS
 
 
 cdef void pick_leave(Worker* w, Conn* c) noexcept nogil:

@@ -18,8 +18,8 @@ cdef enum:
     TABLE_NETWORKS = 65536
     TABLE_SOURCES = 8
     REASON_SIZE = 96
-    DRAIN_PARTS = 1024        # of a staggered drain
-    DRAIN_CUTS = 0x40000000   # bit of Real.drain_share
+    STAGGER_PARTS = 1024        # of a staggered drain
+    STAGGER_CUTS = 0x40000000   # bit of Real.drain_share
 
 cdef enum Scheduler:
     SCHED_WLC = 0
@@ -111,7 +111,7 @@ cdef struct Real:
     uint8_t drain_expired
     uint8_t reserved
     uint32_t cut_seq          # connections with an older number are cut
-    uint32_t drain_share      # of 1024: clients below it are drained already; DRAIN_CUTS: and cut
+    uint32_t drain_share      # of 1024: clients below it are drained already; STAGGER_CUTS: and cut
     uint8_t padding1[48]
     # -- 128: health
     uint32_t health_seq       # odd while reason is being written
@@ -150,13 +150,13 @@ cdef inline uint32_t list_count(uint64_t packed) noexcept nogil:
     return <uint32_t>packed
 
 cdef inline uint32_t drain_part(const uint8_t* key) noexcept nogil:
-    """Which of the DRAIN_PARTS parts of a staggered drain a client belongs to, in every process the same."""
+    """Which of the STAGGER_PARTS parts of a staggered drain a client belongs to, in every process the same."""
     cdef uint32_t h = 2166136261, first = 2246822507, second = 3266489909, i     # FNV-1a, then a finalizer's mixing
     for i in range(16):
         h = (h ^ key[i]) * 16777619
     h = (h ^ (h >> 16)) * first
     h = (h ^ (h >> 13)) * second
-    return (h ^ (h >> 16)) % DRAIN_PARTS
+    return (h ^ (h >> 16)) % STAGGER_PARTS
 
 # Is the (mapped) address inside one of the networks of the list?
 cdef bint network_holds(const TableMap* table, uint64_t packed, const uint8_t* address) noexcept nogil

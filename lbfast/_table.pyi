@@ -69,7 +69,7 @@ class RealState(TypedDict):
     max_connections: int
     admin: int  # model.state.Admin
     drain_expired: bool
-    drain_share: int  # of DRAIN_PARTS: clients below it are drained already
+    drain_share: int  # of STAGGER_PARTS: clients below it are drained already
     health: int  # model.state.Health
     health_since_ms: int
     reason: str  # of the health verdict, at most 95 bytes of UTF-8

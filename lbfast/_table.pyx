@@ -318,9 +318,9 @@ cdef class Table:
 
     def set_drain_share(self, long real, uint32_t share, bint cut):
         """Clients of the first ``share`` parts are drained already; with ``cut`` their connections end, too."""
-        if share > DRAIN_PARTS:
-            raise ValueError(f"drain share {share}: expected 0 to {DRAIN_PARTS}")
-        atomic_store32(&self._real(real).drain_share, share | (DRAIN_CUTS if cut else 0))
+        if share > STAGGER_PARTS:
+            raise ValueError(f"drain share {share}: expected 0 to {STAGGER_PARTS}")
+        atomic_store32(&self._real(real).drain_share, share | (STAGGER_CUTS if cut else 0))
         if cut:
             atomic_add32(&self.map.head.cut_epoch, 1)
 
@@ -382,7 +382,7 @@ cdef class Table:
             "max_connections": r.max_connections,
             "admin": r.admin,
             "drain_expired": bool(r.drain_expired),
-            "drain_share": atomic_load32(&r.drain_share) & ~<uint32_t>DRAIN_CUTS,
+            "drain_share": atomic_load32(&r.drain_share) & ~<uint32_t>STAGGER_CUTS,
             "health": r.health,
             "health_since_ms": r.health_since_ms,
             "reason": self._reason(slot),

@@ -15,7 +15,7 @@ from lbfast.control.forecast import Terms
 from lbfast.control.marks import AdminMark
 from lbfast.control.protocol import ControlError
 
-PARTS: Final = 1024  # that a staggered drain takes one after the other (DRAIN_PARTS)
+PARTS: Final = 1024  # that a staggered drain takes one after the other (STAGGER_PARTS)
 _STEPS: Final = 120
 _SHORTEST_STEP: Final = 0.1
 
