@@ -18,7 +18,8 @@ from lbfast._stick cimport (
 )
 from lbfast._sys cimport atomic_load32, atomic_load64, atomic_store32, atomic_add32, c_write
 from lbfast._table cimport (
-    ADMIN_DRAIN, ADMIN_HALT, STAGGER_CUTS, DRAIN_NEW_CHOICE, DRAIN_WHILE_CONNECTED, HEALTH_UP, Real, Service, drain_part,
+    ADMIN_DRAIN, ADMIN_HALT, DRAIN_NEW_CHOICE, DRAIN_WHILE_CONNECTED, HEALTH_UP, STAGGER_CUTS, Real, Service,
+    drain_part,
     list_count, list_first,
 )
 from lbfast._worker cimport Worker, real_line, real_of, service_line, service_of
