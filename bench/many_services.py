@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.machine import load
-from bench.peers import TOP, Missing, find_program
+from bench.peers import Missing, find_program, start_program
 from bench.procs import Ports, Program, cpu_seconds, process_tree, pss_kb, wait_until
 
 START_WITHIN = 60.0
@@ -80,15 +80,6 @@ def accepting(port: int) -> Iterator[None]:
         os.waitpid(pid, 0)
 
 
-def start_lbfast(text: str, folder: Path) -> Program:
-    (folder / "lbfast.toml").write_text(text)
-    for name in ("run", "state"):
-        (folder / name).mkdir(mode=0o700)
-    env = {**os.environ, "LBFAST_RUNTIME_DIR": str(folder / "run"), "LBFAST_STATE_DIR": str(folder / "state")}
-    env["PYTHONPATH"] = str(TOP)
-    return Program("lbfast", [sys.executable, "-m", "lbfast", "run", "--config", "lbfast.toml"], folder, env)
-
-
 def start_haproxy(text: str, folder: Path) -> Program:
     (folder / "haproxy.cfg").write_text(text)
     return Program("haproxy", [find_program("haproxy", "haproxy"), "-db", "-f", "haproxy.cfg"], folder)
@@ -114,7 +105,7 @@ def name_of(pid: int) -> str:
 def measure(peer: str, ports: Sequence[int], text: str, seconds: float) -> dict[str, Any]:
     folder = Path(tempfile.mkdtemp(prefix="lbfast-bench-"))
     began = time.monotonic()
-    program = (start_lbfast if peer == "lbfast" else start_haproxy)(text, folder)
+    program = (start_program if peer == "lbfast" else start_haproxy)(text, folder)
     try:
 
         def is_up() -> bool:

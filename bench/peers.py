@@ -72,8 +72,13 @@ def find_envoy() -> str:
 
 
 def start_lbfast(services: Sequence[Service], workers: int, folder: Path, log: str) -> Program:
+    return start_program(render_lbfast(services, workers, log), folder)
+
+
+def start_program(text: str, folder: Path) -> Program:
+    """lbfast with this configuration, its directories in the folder."""
     config = folder / "lbfast.toml"
-    config.write_text(render_lbfast(services, workers, log))
+    config.write_text(text)
     for name in ("run", "state"):
         (folder / name).mkdir(mode=0o700)
     env = {

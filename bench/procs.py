@@ -72,7 +72,9 @@ class Ports:
     """Free ports below the range that connecting sockets take theirs from, so that no client of ours gets one first."""
 
     def __init__(self) -> None:
-        self.next = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+        lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+        # Not the same ones as another run beside this one: with SO_REUSEPORT both would get half of the clients.
+        self.next = lowest - os.getpid() % 97 * 100
 
     def take(self) -> int:
         while self.next > 10_000:

@@ -84,10 +84,14 @@ class Rig:
             print(f"round {number + 1} done, {self.deadline - time.monotonic():.0f} s left", flush=True)
 
     def turn(self, work: Work, number: int) -> None:
-        """One work, all peers it is meant for."""
+        """One work, all peers it is meant for, in turn; as often as the work asks for."""
         peers = [peer for peer in self.peers if is_meant_for(work, peer)]
-        seconds = work.seconds * (QUICK_SHARE if self.is_quick else 1.0)
-        for peer in peers[::-1] if number % 2 else peers:
+        for repeat in range(1 if self.is_quick else work.repeats):
+            self.sweep(work, peers[::-1] if (number + repeat) % 2 else peers, number)
+
+    def sweep(self, work: Work, peers: Sequence[Peer], number: int) -> None:
+        seconds = work.seconds * (QUICK_SHARE if self.is_quick and work.repeats == 1 else 1.0)
+        for peer in peers:
             try:
                 outcome = work.run(peer, seconds, self.tools())
             except (OSError, Missing, subprocess.SubprocessError) as error:

@@ -46,6 +46,7 @@ class Work:
     two_workers: bool = False  # also with the peers that have two
     logged: bool = False  # also with lbfast's default logging
     first_round_only: bool = False
+    repeats: int = 1  # short samples in one turn, the peers alternating: for what one disturbance would spoil
 
 
 def client(words: list[str]) -> subprocess.Popen[str]:
@@ -235,9 +236,9 @@ def all_works() -> list[Work]:
         Work("d1", "TLS pass-through, a handshake per request", _wrk("tls", "/s", 64, True), two_workers=True),
         Work("d2", "TLS pass-through, keep-alive", _wrk("tls", "/s", 64)),
         Work("e", "upload, 8 connections", upload, two_workers=True),
-        Work("g25", "latency at 25 % of the slowest peer's rate", partial(paced, share=0.25)),
-        Work("g50", "latency at 50 %", partial(paced, share=0.50)),
-        Work("g75", "latency at 75 %", partial(paced, share=0.75)),
+        Work("g25", "latency at 25 % of the slowest peer's rate", partial(paced, share=0.25), 0.4, repeats=3),
+        Work("g50", "latency at 50 %", partial(paced, share=0.50), 0.4, repeats=6),
+        Work("g75", "latency at 75 %", partial(paced, share=0.75), 0.4, repeats=3),
         Work("h", "500 slow readers at 100 kB/s each", slow_readers, 1.5),
         Work("i", "a hospital day", hospital_day, 2.0, logged=True),
     ]

@@ -3,10 +3,10 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from lbfast._shm cimport Region
-from lbfast._sys cimport atomic_load64, atomic_store64, c_write
+from lbfast._sys cimport atomic_load32, atomic_load64, atomic_store32, atomic_store64, c_write
 
 cdef enum:
-    RING_VERSION = 1
+    RING_VERSION = 2
 
 cdef enum EventKind:
     EVENT_OPEN = 1
@@ -42,9 +42,11 @@ cdef struct RingHead:         # 192 bytes: a line each for the fixed part, the w
     uint8_t padding0[56]
     int64_t head              # next to write
     int64_t lost
-    uint8_t padding1[48]
+    int64_t base              # the event that lies at the first place
+    uint8_t padding1[40]
     int64_t tail              # next to read
-    uint8_t padding2[56]
+    uint32_t asleep           # the reader wants to be woken by the next event
+    uint8_t padding2[52]
 
 cdef struct RingMap:          # process-local view
     RingHead* head
@@ -53,19 +55,25 @@ cdef struct RingMap:          # process-local view
     int32_t wake              # eventfd of the reader, -1: it looks by itself
 
 cdef inline Event* ring_next(RingMap* ring) noexcept nogil:
-    """The place for one more event, or NULL (counted) when the reader is too far behind."""
+    """The place for one more event, or NULL (counted) when the reader is too far behind.
+
+    Whenever the reader has read all, writing begins again at the first place: a reader that keeps up costs few pages.
+    """
     cdef int64_t head = ring.head.head
-    if head - atomic_load64(&ring.head.tail) > ring.mask:
+    cdef int64_t tail = atomic_load64(&ring.head.tail)
+    if head - tail > ring.mask:
         ring.head.lost += 1
         return NULL
-    return &ring.events[head & ring.mask]
+    if head == tail:
+        ring.head.base = head
+    return &ring.events[(head - ring.head.base) & ring.mask]
 
 cdef inline void ring_publish(RingMap* ring) noexcept nogil:
-    """The event is written.  A reader that sleeps long while nothing happens is woken when the ring is half full."""
-    cdef int64_t head = ring.head.head + 1
+    """The event is written; a reader that sleeps is woken."""
     cdef uint64_t one = 1
-    atomic_store64(&ring.head.head, head)
-    if head - atomic_load64(&ring.head.tail) == (ring.mask + 1) // 2 and ring.wake >= 0:
+    atomic_store64(&ring.head.head, ring.head.head + 1)
+    if atomic_load32(&ring.head.asleep) and ring.wake >= 0:
+        atomic_store32(&ring.head.asleep, 0)
         c_write(ring.wake, &one, sizeof(one))
 
 cdef class Ring:

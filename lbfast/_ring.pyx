@@ -2,7 +2,7 @@
 
 from lbfast._address cimport address_format
 from lbfast._shm cimport Region, SHM_HEADER
-from lbfast._sys cimport atomic_load64, atomic_store64
+from lbfast._sys cimport atomic_load64, atomic_store32, atomic_store64
 
 
 cdef class Ring:
@@ -53,6 +53,10 @@ cdef class Ring:
     def __len__(self):
         return max(0, atomic_load64(&self.map.head.head) - self.map.head.tail)
 
+    def rest(self, bint asleep):
+        """Whether the next event is to wake the reader.  One written at this very moment may not."""
+        atomic_store32(&self.map.head.asleep, asleep)
+
     def skip(self, int64_t keep):
         """Drop all but the newest ``keep`` unread events; how many went."""
         cdef int64_t head = atomic_load64(&self.map.head.head)
@@ -64,9 +68,11 @@ cdef class Ring:
         """The oldest unread events, at most ``limit``."""
         cdef int64_t head = atomic_load64(&self.map.head.head)
         cdef int64_t at = self.map.head.tail
+        # What is unread was written behind this base: it only moves when nothing is.
+        cdef int64_t base = self.map.head.base
         events = []
         while at < head and len(events) < limit:
-            events.append(self._decode(&self.map.events[at & self.map.mask]))
+            events.append(self._decode(&self.map.events[(at - base) & self.map.mask]))
             at += 1
         atomic_store64(&self.map.head.tail, at)
         return events

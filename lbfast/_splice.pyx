@@ -396,6 +396,18 @@ cdef class Loop:
                 return
         raise KeyError(f"no listener on descriptor {fd}")
 
+    def watch_control(self, int fd):
+        """Another descriptor that makes ``run`` return LOOP_CONTROL; the one before is closed, or not wanted."""
+        self.worker.control = fd
+        self._watch(fd, SPECIAL_CONTROL)
+
+    def forget_control(self, int fd):
+        c_epoll_ctl(self.worker.epfd, EPOLL_CTL_DEL, fd, NULL)
+
+    def tables(self):
+        """The stick tables, by service slot."""
+        return {slot: table for slot, table in self.sticks.items() if table is not None}
+
     def run(self):
         """Serve until Python is wanted; why (LOOP_SIGNAL, LOOP_CONTROL, LOOP_TICK, LOOP_DRAINED)."""
         cdef int wanted

@@ -10,8 +10,8 @@ from lbfast._siphash cimport siphash13
 from lbfast._stick_count cimport count_entry, count_real, forget_all_holds, recount
 from lbfast._stick_lock cimport bucket_undo, is_touched, lock_within, mark_of, note_take, own_pid, stride
 from lbfast._stick_view cimport (
-    PAGE, buckets_for, buckets_offset, format_entry, has_prefix, is_vacant, parse_network, pid_page, pid_page_free,
-    table_size,
+    PAGE, buckets_for, buckets_offset, format_entry, has_prefix, is_expired, is_held, is_vacant, parse_network,
+    pid_page, pid_page_free, table_size,
 )
 from lbfast._sys cimport atomic_add64, atomic_load32, atomic_store32, atomic_swap32, fence_release
 
@@ -30,17 +30,6 @@ cdef uint64_t stick_hash(const StickMap* map, const uint8_t* key) noexcept nogil
     return siphash13(map.key0, map.key1, key)
 
 
-cdef inline bint is_held(const StickEntry* entry) noexcept nogil:
-    return entry.holds != 0 or entry.flags & (STICK_PINNED | STICK_PEER) != 0
-
-
-cdef inline bint is_expired(const StickEntry* entry, int64_t timeout_ms, int64_t now) noexcept nogil:
-    if is_held(entry):
-        return False
-    # Nothing is known of a reservation that nobody holds: its connect failed or its worker died.
-    return entry.state == STICK_PENDING or now - entry.closed_ms > timeout_ms
-
-
 cdef StickBucket* stick_lock(StickMap* map, uint64_t hash) noexcept nogil:
     return stick_lock_at(map, <uint32_t>(hash & map.mask))
 
@@ -51,7 +40,6 @@ cdef StickBucket* stick_lock_at(StickMap* map, uint32_t bucket) noexcept nogil:
 
 cdef void stick_unlock(StickBucket* bucket) noexcept nogil:
     atomic_store32(&bucket.lock, 0)
-
 
 # ---- undo ------------------------------------------------------------------------------------------------------------
 

@@ -1,15 +1,16 @@
-"""What the Python face of the stick table needs: sizes, the pid's page, networks, entries as dicts.
+"""What the stick table looks like from outside: sizes, the pid's page, expiry, networks, entries as dicts.
 
 Inlines for _stick.pyx alone.
 """
 
 from libc.errno cimport errno
-from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp
 
 from lbfast._address cimport address_format, address_parse
 from lbfast._stick cimport (
-    STICK_BOUND, STICK_NO_REAL, STICK_PINNED, STICK_REALS, STICK_WAYS, StickBucket, StickEntry,
+    STICK_BOUND, STICK_NO_REAL, STICK_PEER, STICK_PENDING, STICK_PINNED, STICK_REALS, STICK_WAYS, StickBucket,
+    StickEntry,
 )
 from lbfast._stick_lock cimport PAGE_BUCKETS
 
@@ -62,6 +63,15 @@ cdef inline bint is_vacant(const StickBucket* bucket) noexcept nogil:
         if bucket.mark[way] != 0:
             return False
     return True
+
+cdef inline bint is_held(const StickEntry* entry) noexcept nogil:
+    return entry.holds != 0 or entry.flags & (STICK_PINNED | STICK_PEER) != 0
+
+cdef inline bint is_expired(const StickEntry* entry, int64_t timeout_ms, int64_t now) noexcept nogil:
+    if is_held(entry):
+        return False
+    # Nothing is known of a reservation that nobody holds: its connect failed or its worker died.
+    return entry.state == STICK_PENDING or now - entry.closed_ms > timeout_ms
 
 cdef inline bint has_prefix(const uint8_t* key, const uint8_t* wanted, int bits) noexcept nogil:
     cdef int whole = bits // 8

@@ -412,6 +412,12 @@ def ring_turns(Ring ring, int64_t turns):
     return written
 
 
+def ring_used(Ring ring):
+    """Places that hold an event, read or not."""
+    cdef uint32_t place
+    return sum(1 for place in range(ring.map.head.capacity) if ring.map.events[place].kind != 0)
+
+
 def ring_wake(Ring ring, int fd):
     """The eventfd of a reader that sleeps."""
     ring.map.wake = fd

@@ -14,6 +14,7 @@ from lbfast.cli.errors import OK, BadUsage
 from lbfast.cli.options import Json, Reason
 from lbfast.model.durations import parse_duration
 
+MOST_BYTES = 1_000_000  # a request of the control protocol has at most 1 MiB
 WAIT_S = 180.0  # listeners, neighbours, IPv6 detection, then the workers
 
 File = Annotated[Path, Parameter(name="FILE", help="The configuration, a TOML file.")]
@@ -114,8 +115,11 @@ def diff(
 
 
 def text_of(file: Path) -> dict[str, str]:
+    content = file.read_bytes()
+    if len(content) > MOST_BYTES:
+        raise BadUsage(f"{clean(file)}: {len(content)} bytes, expected a configuration of at most {MOST_BYTES}")
     try:
-        return {"text": file.read_bytes().decode("utf-8-sig"), "file": os.path.abspath(file)}
+        return {"text": content.decode("utf-8-sig"), "file": os.path.abspath(file)}
     except UnicodeDecodeError as error:
         raise BadUsage(f"{clean(file)}: byte {error.start} is not UTF-8: save the file with that encoding") from None
 

@@ -26,9 +26,9 @@ _READING = "lbfast.cli.reading"
 _CHANGING = "lbfast.cli.changing"
 _RUNNING = "lbfast.cli.running"
 _COMMITTING = "lbfast.cli.committing"
-_PAIRING = "lbfast.cli.pairing"
 _EDITING = "lbfast.cli.editing"
 _KEEPING = "lbfast.cli.keeping"
+_PAIRING = "lbfast.cli.pairing"
 _PASSWORDS = "lbfast.cli.passwords"
 
 VERBS: tuple[Verb, ...] = (

@@ -219,6 +219,11 @@ class RingDrain:
         self._stream.turn()
         return len(events)
 
+    def rest(self, asleep: bool) -> None:
+        """Whether the next event of any worker is to wake us."""
+        for ring in self._rings:
+            ring.rest(asleep)
+
     def _report_lost(self, now_iso: str) -> None:
         self._lost += [0] * (len(self._rings) - len(self._lost))  # seats that came since
         for index, ring in enumerate(self._rings):

@@ -1,7 +1,7 @@
 """How often the workers' event rings are looked into: often while there is something in them, else once a second.
 
 A look costs some hundred microseconds, most of them for waking up: five a second for nothing were most of what an idle
-lbfast used.  Nothing is lost by looking seldom, because a worker wakes us when its ring is half full.
+lbfast used.  While we sleep, a worker's first event wakes us; the look each second is for the case that it just missed.
 """
 
 from __future__ import annotations
@@ -16,12 +16,20 @@ QUIET_S: Final = 1.0
 
 
 class Pace:
-    """Calls ``look`` again and again, and says what failed; ``look`` returns how many records there were."""
+    """Calls ``look`` again and again, and says what failed; ``look`` returns how many records there were.
+
+    ``rest`` is told whether the next event is to wake us.
+    """
 
     def __init__(
-        self, look: Callable[[], int], is_followed: Callable[[], bool], failed: Callable[[Exception], None]
+        self,
+        look: Callable[[], int],
+        rest: Callable[[bool], None],
+        is_followed: Callable[[], bool],
+        failed: Callable[[Exception], None],
     ) -> None:
         self._look = look
+        self._rest = rest
         self._is_followed = is_followed
         self._failed = failed
         self._told = ""
@@ -29,7 +37,7 @@ class Pace:
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self, wake: int) -> None:
-        """``wake``: an eventfd that is written when a ring is half full, or -1."""
+        """``wake``: an eventfd that the workers write, or -1."""
         self._loop = asyncio.get_running_loop()
         self._wake = wake
         if wake >= 0:
@@ -54,8 +62,9 @@ class Pace:
             if repr(error) != self._told:
                 self._told = repr(error)
                 self._failed(error)
-        pause = BUSY_S if found or self._is_followed() else QUIET_S
-        self._timer = self._loop.call_later(pause, self.hurry)
+        is_busy = found > 0 or self._is_followed()
+        self._rest(not is_busy)
+        self._timer = self._loop.call_later(BUSY_S if is_busy else QUIET_S, self.hurry)
 
     def _on_wake(self) -> None:
         try:

@@ -169,7 +169,8 @@ class ControlProcess:
         loop.add_signal_handler(signal.SIGHUP, log.reopen)
         loop.add_reader(self._channel.fileno(), self._hear, loop, stopping)
         events = self._engine.events
-        pace = Pace(lambda: drain.turn(self._clock.now_iso()), lambda: events.followers > 0, self._report_bug)
+        look = lambda: drain.turn(self._clock.now_iso())  # noqa: E731
+        pace = Pace(look, drain.rest, lambda: events.followers > 0, self._report_bug)
         tasks = [
             asyncio.create_task(self._look_into_rings(pace)),
             asyncio.create_task(self._every(SWEEP_S, [lambda: sweep_once(self._engine), limits.turn])),

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import time
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 from typing import Any
 
+from lbfast.config.files import write_atomically
 from lbfast.supervisor import arp
 from lbfast.supervisor.address_plan import Placement, WantedAddress, plan_addresses
 from lbfast.supervisor.faults import Fault
@@ -202,9 +202,9 @@ class ServiceAddresses:
 
     def _write(self, placements: Sequence[Placement]) -> None:
         entries = [[one.link.name, str(one.address), one.prefix] for one in placements]
-        new = self._record.with_suffix(".new")
-        new.write_text(json.dumps({"boot": _boot_id(), "addresses": entries}))
-        os.replace(new, self._record)
+        # By a new name each time: the directory is open to the user of control, who could have laid a link there.
+        document = json.dumps({"boot": _boot_id(), "addresses": entries})
+        write_atomically(self._record, document.encode(), mode=0o600)
 
     def _left_over(self, links: Sequence[Link], here: Sequence[LinkAddress]) -> dict[IPAddress, LinkAddress]:
         """Addresses of the record that are still up; none of an earlier boot, whoever raised them since."""

@@ -14,6 +14,7 @@ from lbfast.supervisor.ha_body import ha_body, is_wanted
 from lbfast.supervisor.listeners import close_listeners, sockets_of
 from lbfast.supervisor.ownership import give_log, give_state
 from lbfast.supervisor.preload import import_late
+from lbfast.supervisor.recall import open_recall
 from lbfast.supervisor.seccomp import confine_worker, this_machine
 from lbfast.supervisor.start import Assets
 
@@ -168,6 +169,8 @@ class Bodies:
         assets = self._assets
         self._close_sockets(place, seat)
         inboxes = assets.seats.inboxes
+        recall = open_recall(seat)  # before rights are given up: the runtime directory is the supervisor's
+        owner = os.geteuid()
         setup = WorkerSetup(
             place=place,
             workers=assets.workers,
@@ -178,6 +181,8 @@ class Bodies:
             outboxes={other: inbox.send for other, inbox in enumerate(inboxes)},
             pipes=assets.limits.pipes,
             core=self.core(place),
+            recall=recall,
+            owner=owner,
             confine=lambda: confine_worker(this_machine(), os.getpid()),
         )
         import_late()

@@ -35,6 +35,11 @@ class Child:
     connected: bool = True  # its channel is open
     is_leaving: bool = False  # it was asked to make room for its replacement
 
+    @property
+    def is_settled(self) -> bool:
+        """It serves, and stays."""
+        return self.ready and not self.is_leaving
+
     def kill(self, number: int) -> None:
         """Send a signal; harmless when it is gone."""
         try:

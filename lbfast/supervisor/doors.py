@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from lbfast._stick import StickTable
@@ -27,6 +27,10 @@ class Doors:
     def __init__(self, loop: LoopFace) -> None:
         self._loop = loop
         self._fds: dict[Place, list[int]] = {}
+
+    @property
+    def places(self) -> Mapping[Place, list[int]]:
+        return self._fds
 
     def open(self, place: Place, fd: int, service: int) -> None:
         """Accept there from now on, for this service slot; a socket that is open already stays as it is."""

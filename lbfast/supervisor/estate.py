@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lbfast import __version__
 from lbfast._conn import Slab
 from lbfast._counters import Counters
 from lbfast._journal import Journal
@@ -34,11 +35,9 @@ from lbfast.supervisor.limits import WorkerLimits
 from lbfast.supervisor.listeners import Listener, close_listeners
 from lbfast.supervisor.lock import Lock
 from lbfast.supervisor.seats import Inbox, Seats
-from lbfast.supervisor.shared import JOURNAL_ROOM, MOST_WRITERS, Shared
+from lbfast.supervisor.shared import JOURNAL_ROOM, MOST_WRITERS, WAKES, Shared, memory_of
 from lbfast.supervisor.start import Assets, close_doors, rights_of
 from lbfast.supervisor.web_door import WebDoor
-
-WAKES = ("health_wake", "ring_wake")  # eventfds
 
 
 @dataclass
@@ -70,6 +69,8 @@ class Heritage:
     version: str  # of the program before
     number: int  # of control's request, 0 when nobody waits
     old_inboxes: Sequence[Inbox] = ()  # of workers whose memory is another one
+    dead: Sequence[tuple[int, int]] = ()  # seat and pid of workers that died while nobody looked
+    is_regained: bool = False  # the supervisor before was killed
 
 
 def describe(assets: Assets, children: Iterable[Child], events: Sequence[Message]) -> Estate:
@@ -105,22 +106,11 @@ def describe(assets: Assets, children: Iterable[Child], events: Sequence[Message
         "web": [[door.address, door.port] for door in assets.web],
         "locks": [[os.fspath(lock.path), lock.variable] for lock in assets.locks],
         "children": people,
+        "version": __version__,
+        "number": 0,
         "events": list(events),
     }
     return Estate(facts, fds)
-
-
-def memory_of(shared: Shared) -> dict[str, int]:
-    """The descriptors of all shared memory, by name."""
-    return {
-        "table": shared.table.fd,
-        "counters": shared.counters.fd,
-        "results": shared.results.fd,
-        **{name: getattr(shared, name) for name in WAKES},
-        **{f"stick.{slot}": stick.fd for slot, stick in shared.sticks.items()},
-        **{f"slab.{seat}": slab.fd for seat, slab in enumerate(shared.slabs)},
-        **{f"ring.{seat}": ring.fd for seat, ring in enumerate(shared.rings)},
-    }
 
 
 def adopt(estate: Estate) -> Assets:
@@ -165,7 +155,16 @@ def adopt(estate: Estate) -> Assets:
 
 def adopt_heritage(estate: Estate, now: float) -> Heritage:
     facts = estate.facts
-    return Heritage(adopt_children(estate, now), facts["events"], str(facts["version"]), int(facts["number"]))
+    dead = [(int(seat), int(pid)) for seat, pid in facts.get("dead", ())]
+    return Heritage(
+        adopt_children(estate, now),
+        facts["events"],
+        str(facts["version"]),
+        int(facts["number"]),
+        (),
+        dead,
+        "dead" in facts,
+    )
 
 
 def adopt_inboxes(estate: Estate) -> list[Inbox]:
@@ -203,10 +202,9 @@ def _adopt_shared(facts: Mapping[str, Any], fds: dict[str, int]) -> Shared:
         slabs=[Slab.attach(fds[f"slab.{seat}"]) for seat in range(facts["slabs"])],
         rings=[Ring.attach(fds[f"ring.{seat}"]) for seat in range(facts["slabs"])],
         results=ProbeResults.attach(fds["results"]),
-        health_wake=fds["health_wake"],
-        ring_wake=fds["ring_wake"],
         # A new one: what the old program's workers still note is made good by the resync of the new ha process.
         journal=Journal.create(MOST_WRITERS, JOURNAL_ROOM),
+        **{name: fds[name] if name in fds else os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for name in WAKES},
     )
     for name in memory_of(shared):
         if name not in WAKES:

@@ -43,6 +43,7 @@ class Inherit:
     number: int
     before: str
     tries: int = TRIES
+    is_regained: bool = False
     is_apart: bool = False
     has_told: bool = False
     waiting: dict[int, Child] = field(default_factory=dict)  # old workers that stand still, by pid
@@ -51,10 +52,10 @@ class Inherit:
     def begin(self) -> None:
         self.relief.begin(list(self.ranks.places), (), self._relieved)
 
-    def begin_apart(self, old: Sequence[Child], inboxes: Sequence[Inbox]) -> None:
+    def begin_apart(self, inboxes: Sequence[Inbox]) -> None:
         """The old workers stand still, their memory is another one: new ones get all, then the listeners."""
         self.is_apart = True
-        self.waiting = {child.pid: child for child in old}
+        self.waiting = {child.pid: child for child in self.ranks.others.values() if child.index >= 0}
         self.inboxes = list(inboxes)
 
     def on_change(self, *, is_complete: bool) -> None:
@@ -82,6 +83,9 @@ class Inherit:
             self.crew.complain(f"new workers did not come up, the old ones go on: {failure}; trying again")
             self.crew.later(AGAIN, self.begin)
             return
+        if self.is_regained:  # everybody else has been started by this program
+            self._tell(failure)
+            return
         for name in self.ranks.bodies.replaced_names:
             self.crew.replace(name)
         # The old control tells whoever asked for the upgrade, when its successor answers already.
@@ -96,7 +100,8 @@ class Inherit:
         if failure:
             self.crew.complain(f"the supervisor is lbfast {__version__}, the workers are {self.before}: {failure}")
         else:
-            self.crew.note(f"upgraded from lbfast {self.before} to {__version__}; no connection was cut")
+            what = "took over the workers of a killed supervisor," if self.is_regained else "upgraded"
+            self.crew.note(f"{what} from lbfast {self.before} to {__version__}; no connection was cut")
         self.crew.finish_upgrade()
 
     def _answer(self, failure: str) -> None:

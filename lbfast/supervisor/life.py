@@ -11,15 +11,14 @@ import time
 import traceback
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from enum import Enum, auto
 
 from lbfast import __version__
 from lbfast.config.files import open_to_read
 from lbfast.config.paths import control_socket
-from lbfast.supervisor import orphans
+from lbfast.supervisor import orphans, systemd
 from lbfast.supervisor.backoff import Backoff
 from lbfast.supervisor.bodies import HA, WEB, Bodies
-from lbfast.supervisor.channel import ChannelError, Message
+from lbfast.supervisor.channel import Channel, ChannelError, Message
 from lbfast.supervisor.children import Body, Child, describe_status, start_child
 from lbfast.supervisor.desk import Desk
 from lbfast.supervisor.estate import Estate, Heritage, describe
@@ -30,9 +29,12 @@ from lbfast.supervisor.news import News
 from lbfast.supervisor.post import Post
 from lbfast.supervisor.ranks import Ranks
 from lbfast.supervisor.reexec import execute
-from lbfast.supervisor.relief import Done, Relief
+from lbfast.supervisor.regain import forget, keep
+from lbfast.supervisor.relief import Relief
 from lbfast.supervisor.start import Assets
+from lbfast.supervisor.states import CUT_WITHIN, LEAVE_WITHIN, START_WITHIN, State
 from lbfast.supervisor.succession import Succession
+from lbfast.supervisor.surroundings import is_terminal
 from lbfast.supervisor.switch import Switch
 from lbfast.supervisor.timers import Timers
 from lbfast.supervisor.upgrade import Upgrade
@@ -40,19 +42,8 @@ from lbfast.supervisor.wakeup import SignalPipe
 from lbfast.supervisor.watchdog import Watchdog
 from lbfast.supervisor.worker import STOP_GRACE
 
-START_WITHIN = 60.0  # workers and control; first verdicts take as long as the health checks say
-CUT_WITHIN = 3.0  # from the cut to the end of the workers
-LEAVE_WITHIN = 5.0  # control writes the last events to the log
 ANNOUNCE_AGAIN = (1.0, 5.0)  # an announcement can be lost, or come while a switch is still learning
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-
-
-class State(Enum):
-    STARTING = auto()
-    RUNNING = auto()
-    STOPPING = auto()  # workers end
-    LEAVING = auto()  # control and health end
-    GONE = auto()
 
 
 class Supervisor:
@@ -73,7 +64,9 @@ class Supervisor:
         self.note, self.complain = self._news.note, self._news.complain
         self._ranks = Ranks(assets, self._bodies, self._post, self._fork, self.later, self.note)
         self._ranks.seat_of.update((place, seat) for seat, place in assets.seats.taken.items())
+        self.workers, self.pin = self._ranks.workers, self._ranks.pin
         self._relief = Relief(self._ranks)
+        self.resize = self._relief.begin
         self._succession = Succession(self, self._ranks)
         self._switch = Switch(assets, self, self._post)
         self._upgrade = Upgrade(self, lambda number, why: self._desk.upgrade_failed(number, why))
@@ -100,6 +93,7 @@ class Supervisor:
         Watchdog(self._assets.shared.counters.worker).watch(self.workers, self.later, self.complain)
         for delay in ANNOUNCE_AGAIN if self._assets.addresses.raised else ():
             self._timers.at(now + delay, self._announce)
+        systemd.ping(self.later)
         while self._state is not State.GONE:
             for key, _ in self._selector.select(self._timers.timeout(time.monotonic())):
                 key.data()
@@ -109,18 +103,19 @@ class Supervisor:
     def _take_over(self, heritage: Heritage) -> None:
         self._state = State.RUNNING
         self._news.waiting.extend(heritage.events)
-        self._inherit = Inherit(self, self._ranks, self._relief, heritage.number, heritage.version)
-        old: list[Child] = []
+        self._inherit = Inherit(
+            self, self._ranks, self._relief, heritage.number, heritage.version, is_regained=heritage.is_regained
+        )
         for child in heritage.children:
-            if heritage.old_inboxes and child.index >= 0:
-                child.is_leaving, child.seat = True, -1
-                old.append(child)
-            self._ranks.adopt(child)
+            self._ranks.adopt(child, apart=bool(heritage.old_inboxes))
             self._register(child)
         if heritage.old_inboxes:
             self._assets.is_shut = True
-            self._inherit.begin_apart(old, heritage.old_inboxes)
-        self._remember()
+            self._inherit.begin_apart(heritage.old_inboxes)
+        for seat, pid in heritage.dead:
+            self._repair(Child(f"worker on seat {seat}", 0, pid, -1, Channel.pair()[0], 0.0, seat))
+            self._ranks.lose(seat)
+        self.keep()
 
     def _look_at_upgrade(self) -> None:
         if self._inherit is not None:
@@ -129,7 +124,17 @@ class Supervisor:
 
     def finish_upgrade(self) -> None:
         self._inherit = None
+        self.keep()
+        self._settle()
+
+    def _settle(self) -> None:
+        """After a killed supervisor: what ran was taken over, now the file that was given counts."""
+        if not self._is_ready("control"):
+            self.later(0.05, self._settle)
+            return
         self._say_ready()
+        if self._heritage is not None and self._heritage.is_regained:
+            self._commit_file()
 
     def leave(self) -> bool:
         """This program has failed; whether those that serve can do without it."""
@@ -149,6 +154,7 @@ class Supervisor:
         self._ranks.others.clear()
         self._ha_line.close()
         control_socket().unlink(missing_ok=True)
+        forget()
         self._selector.close()
         self._signals.close()
 
@@ -156,7 +162,7 @@ class Supervisor:
 
     def _start(self, name: str) -> None:
         if self._state in (State.STARTING, State.RUNNING) and self._ranks.start(name):
-            self._remember()
+            self.keep()
 
     def _fork(self, name: str, seat: int, *, beside: bool = False) -> Child | None:
         body: Body = self._bodies.body(name, seat, beside=beside)
@@ -214,7 +220,7 @@ class Supervisor:
             self._stop(1)
         else:
             self._restart_later(child.name, text, was_ready=child.ready)
-        self._remember()
+        self.keep()
 
     def _restart_later(self, name: str, text: str, *, was_ready: bool) -> None:
         now = time.monotonic()
@@ -238,11 +244,13 @@ class Supervisor:
         if lost:
             self.note(f"{child.name} (pid {child.pid}) had {lost} connections; they are closed")
 
-    def _remember(self) -> None:
+    def keep(self) -> None:
+        """For the next supervisor, should this one be killed."""
         try:
             orphans.remember(self._assets.children_record, [(it.name, it.pid) for it in self._ranks.everybody()])
+            keep(self.estate())
         except OSError as error:
-            self.complain(f"cannot write {self._assets.children_record}: {error.strerror}")
+            self.complain(f"cannot write {error.filename}: {error.strerror}")
 
     # --- messages -----------------------------------------------------------
 
@@ -301,6 +309,7 @@ class Supervisor:
         self._say_ready()
 
     def _say_ready(self) -> None:
+        systemd.tell("READY=1")
         workers, listeners = self._assets.workers, len(self._assets.listeners)
         try:
             print(f"READY lbfast {__version__} pid {os.getpid()} workers {workers} listeners {listeners}", flush=True)
@@ -319,15 +328,6 @@ class Supervisor:
 
     # --- what a commit and a relief need ------------------------------------
 
-    def workers(self) -> list[Child]:
-        return self._ranks.workers()
-
-    def resize(self, places: Sequence[int], gone: Sequence[int], done: Done) -> None:
-        self._relief.begin(places, gone, done)
-
-    def pin(self) -> None:
-        self._ranks.pin()
-
     def start_missing(self) -> None:
         for place in self._ranks.places:
             self._start(self._bodies.worker_name(place))
@@ -340,8 +340,8 @@ class Supervisor:
 
     def is_quiet(self) -> bool:
         everybody = self._ranks.everybody()
-        complete = len(everybody) == len(self._bodies.names) and all(it.ready and not it.is_leaving for it in everybody)
-        return complete and self.is_steady() and not self._switch.is_busy and self._post.is_idle
+        is_complete = len(everybody) == len(self._bodies.names) and all(it.is_settled for it in everybody)
+        return is_complete and self.is_steady() and not self._switch.is_busy and self._post.is_idle
 
     def estate(self) -> Estate:
         return describe(self._assets, self._ranks.everybody(), list(self._news.waiting))
@@ -350,7 +350,7 @@ class Supervisor:
         if self._state is not State.RUNNING:
             return "lbfast is being stopped"
         estate = self.estate()
-        estate.facts |= {"version": __version__, "number": number}
+        estate.facts["number"] = number
         error = execute(estate, _SIGNALS)
         os.close(estate.fds["running"])
         return f"the new program cannot be executed: {error.strerror}"
@@ -394,11 +394,7 @@ class Supervisor:
             self._start(WEB)
             return
         self.replace(WEB)
-        self._timers.at(time.monotonic() + LEAVE_WITHIN, lambda: self._kill_if_here(web))
-
-    def _kill_if_here(self, child: Child) -> None:
-        if self._ranks.named.get(child.name) is child:
-            child.kill(signal.SIGKILL)
+        self.later(LEAVE_WITHIN, lambda: web.kill(signal.SIGKILL) if self._ranks.named.get(WEB) is web else None)
 
     def later(self, seconds: float, action: Callable[[], None]) -> None:
         self._timers.at(time.monotonic() + seconds, action)
@@ -414,7 +410,7 @@ class Supervisor:
         for number in self._signals.read():
             if number in (signal.SIGTERM, signal.SIGINT):
                 self._on_stop_signal()
-            elif number == signal.SIGHUP and sys.stdin is not None and _is_terminal():
+            elif number == signal.SIGHUP and sys.stdin is not None and is_terminal():
                 self._on_stop_signal()  # the terminal was closed
             elif number == signal.SIGHUP:
                 self._commit_file()
@@ -446,12 +442,18 @@ class Supervisor:
         """Begin to stop: workers first, because control logs how their connections ended."""
         self._code = code
         self._state = State.STOPPING
+        systemd.tell("STOPPING=1")
         now = time.monotonic()
         self._ha_line.release()
-        self._each_worker(lambda child: self._tell(child, "stop"))
-        self._timers.at(now + STOP_GRACE, lambda: self._each_worker(lambda child: self._tell(child, "cut")))
-        self._timers.at(now + STOP_GRACE + CUT_WITHIN, lambda: self._each_worker(self._kill_late))
+        for child in self.workers():
+            self._tell(child, "stop")
+        self._timers.at(now + STOP_GRACE, self._cut)
+        self._timers.at(now + STOP_GRACE + CUT_WITHIN, lambda: self._kill_late(self.workers()))
         self._go_on_stopping()
+
+    def _cut(self) -> None:
+        for child in self.workers():
+            self._tell(child, "cut")
 
     def _go_on_stopping(self) -> None:
         if self._state is State.STOPPING and not self.workers():
@@ -468,33 +470,19 @@ class Supervisor:
             self.complain(failure)
         for child in self._ranks.everybody():
             self._tell(child, "stop")
-        self._timers.at(time.monotonic() + LEAVE_WITHIN, self._kill_late_all)
+        self._timers.at(time.monotonic() + LEAVE_WITHIN, lambda: self._kill_late(self._ranks.everybody()))
 
     def _tell(self, child: Child, what: str) -> None:
         if not child.channel.send_now({"do": what}):
             child.kill(signal.SIGTERM)
 
-    def _each_worker(self, action: Callable[[Child], None]) -> None:
-        for child in self.workers():
-            action(child)
-
-    def _kill_late(self, child: Child) -> None:
-        self.complain(f"{child.name} (pid {child.pid}) does not stop; killed")
-        self._code = self._code or 1
-        child.kill(signal.SIGKILL)
-
-    def _kill_late_all(self) -> None:
-        for child in self._ranks.everybody():
-            self._kill_late(child)
+    def _kill_late(self, children: Sequence[Child]) -> None:
+        for child in children:
+            self.complain(f"{child.name} (pid {child.pid}) does not stop; killed")
+            self._code = self._code or 1
+            child.kill(signal.SIGKILL)
 
     def _kill_all(self) -> None:
         """A second signal: at once."""
         for child in self._ranks.everybody():
             child.kill(signal.SIGKILL)
-
-
-def _is_terminal() -> bool:
-    try:
-        return sys.stdin.isatty()
-    except ValueError:
-        return False  # closed

@@ -42,7 +42,7 @@ class Lock:
     def acquire(self) -> None:
         """Take the lock and write our pid; AlreadyRunning when somebody has it."""
         while self._fd < 0:
-            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 # The holder before us removes the file while it still has the lock, so what we locked may

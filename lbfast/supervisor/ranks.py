@@ -56,8 +56,15 @@ class Ranks:
             self.named[name] = child
         return child is not None
 
-    def adopt(self, child: Child) -> None:
-        """A process of the program before us."""
+    def lose(self, seat: int) -> None:
+        """A worker died while nobody looked, and was repaired after."""
+        self.assets.seats.vacate(seat)
+        self.seat_of = {place: it for place, it in self.seat_of.items() if it != seat}
+
+    def adopt(self, child: Child, *, apart: bool = False) -> None:
+        """A process of the program before us; ``apart``: its memory is not ours."""
+        if apart and child.index >= 0:
+            child.is_leaving, child.seat = True, -1
         if child.is_leaving and child.index >= 0:
             self.others[child.pid] = child
         else:
@@ -166,7 +173,7 @@ class Ranks:
         slab, ring = self.assets.shared.slabs[seat].fd, self.assets.shared.rings[seat].fd
         inbox = self.assets.seats.inboxes[seat].send
         for worker in self.workers():
-            self.post.send(worker, {"do": "meet", "seat": seat}, [slab, inbox])
+            self.post.send(worker, {"do": "meet", "seat": seat}, [slab, inbox, ring])
         control = self.named.get("control")
         if control is not None:
             self.post.send(control, {"event": "seat", "seat": seat}, [slab, ring])

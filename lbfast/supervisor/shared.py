@@ -18,6 +18,8 @@ from lbfast.model.appliance import Config
 
 MOST_WRITERS = 512  # seats of workers
 JOURNAL_ROOM = 16_384  # keys of each; memory is taken when it is first written
+WAKES = ("health_wake", "ring_wake")
+"""Eventfds; a program that inherits makes those that the one before it did not have."""
 
 
 @dataclass
@@ -32,7 +34,7 @@ class Shared:
     results: ProbeResults
     health_wake: int  # eventfd: a connect to a real server failed
     journal: Journal  # stick-table changes for the peer
-    ring_wake: int  # eventfd: an event ring is half full
+    ring_wake: int  # eventfd: an event came while control slept
 
     def forget(self) -> None:
         """In a child that has no business with any of it: unmapped, as soon as nobody holds a part."""
@@ -64,4 +66,17 @@ def make_sticks(config: Config, layout: Layout, without: Container[int] = ()) ->
         slot: StickTable.create(service.persistence.table_size)
         for service in config.virtual_services
         if service.has_table and (slot := layout.services[service.label]) not in without
+    }
+
+
+def memory_of(shared: Shared) -> dict[str, int]:
+    """The descriptors of all shared memory, by name."""
+    return {
+        "table": shared.table.fd,
+        "counters": shared.counters.fd,
+        "results": shared.results.fd,
+        **{name: getattr(shared, name) for name in WAKES},
+        **{f"stick.{slot}": stick.fd for slot, stick in shared.sticks.items()},
+        **{f"slab.{seat}": slab.fd for seat, slab in enumerate(shared.slabs)},
+        **{f"ring.{seat}": ring.fd for seat, ring in enumerate(shared.rings)},
     }

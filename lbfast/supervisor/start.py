@@ -37,7 +37,7 @@ from lbfast.supervisor.addresses import AddressFaults, decode_record
 from lbfast.supervisor.ha_addresses import AddressOwner
 from lbfast.supervisor.ha_body import is_paired
 from lbfast.supervisor.limits import WorkerLimits, pipes_for_each, plan_limits, raise_descriptor_limit
-from lbfast.supervisor.listeners import Listener, ListenFaults, close_listeners, open_listeners
+from lbfast.supervisor.listeners import Listener, ListenFaults, close_listeners, open_listeners, open_more
 from lbfast.supervisor.lock import Lock
 from lbfast.supervisor.orphans import decode_record as decode_children
 from lbfast.supervisor.orphans import end_orphans, find_orphans
@@ -84,15 +84,18 @@ class Assets:
             lock.forget()
 
 
-def prepare(config_path: Path) -> Assets:
-    """Get everything, or raise and leave the machine as it was.
+def prepare(config_path: Path, locks: list[Lock] | None = None) -> Assets:
+    """Get everything, or raise and leave the machine as it was.  ``locks``: taken already.
 
     ConfigError for what the file says or this machine refuses; PlaceError and
     AlreadyRunning for the directories; OSError for memory and descriptors.
     """
     loaded = load(config_path)
     with ExitStack() as undo:
-        locks = _take_locks(undo)
+        if locks is None:
+            locks = take_locks(undo)
+        for lock in locks:
+            undo.callback(lock.release)
         children_record = runtime_dir() / "children.json"
         undo.callback(lambda: children_record.unlink(missing_ok=True))
         newest, damage = _look_for_damage(children_record)
@@ -148,12 +151,22 @@ def prepare(config_path: Path) -> Assets:
         )
 
 
+def top_up(assets: Assets) -> None:
+    """After a take-over: the sockets and the web's door that nobody held any more."""
+    services = {service.label: service for service in assets.config.virtual_services}
+    for at, listener in enumerate(assets.listeners):
+        more = open_more(listener, services[listener.spec.label], assets.workers)
+        assets.listeners[at] = Listener(listener.spec, (*listener.fds, *more))
+    if assets.config.web is not None and not assets.web:
+        assets.web.append(open_web_door(assets.config.web, assets.loaded.problem))
+
+
 def workers_of(config: Config) -> int:
     """How many: as configured, or one for each core."""
     return config.workers or len(os.sched_getaffinity(0))
 
 
-def _take_locks(undo: ExitStack) -> list[Lock]:
+def take_locks(undo: ExitStack) -> list[Lock]:
     """Runtime and state directory are each one supervisor's: it cleans up in both."""
     control_socket()  # a path that is too long should be told before anything is made
     ensure_dir(runtime_dir(), 0o755, RUNTIME_VARIABLE)

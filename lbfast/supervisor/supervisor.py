@@ -7,19 +7,23 @@ import os
 import sys
 import time
 import traceback
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 from lbfast.config.errors import ConfigError
-from lbfast.config.paths import PlaceError
+from lbfast.config.paths import PlaceError, runtime_dir
+from lbfast.config.store import load
 from lbfast.supervisor.children import set_process_name
 from lbfast.supervisor.estate import Estate, Heritage, adopt, adopt_heritage, adopt_inboxes
 from lbfast.supervisor.life import Supervisor
 from lbfast.supervisor.lock import AlreadyRunning
 from lbfast.supervisor.migrate import differs, migrate
+from lbfast.supervisor.orphans import end_orphans, find_orphans
 from lbfast.supervisor.reexec import inherited
+from lbfast.supervisor.regain import regain
 from lbfast.supervisor.standstill import stand_still
-from lbfast.supervisor.start import Assets, prepare
+from lbfast.supervisor.start import Assets, prepare, take_locks, top_up
 from lbfast.supervisor.trial import TRIAL, run_trial
 
 OK, FAILED, BAD_CONFIG = 0, 1, 2
@@ -40,7 +44,14 @@ def run(config_path: str | os.PathLike[str]) -> int:
 
 def _begin(path: Path) -> int:
     try:
-        assets = prepare(path)
+        load(path)  # whatever is left stays as it is when this file cannot be used
+        with ExitStack() as undo:
+            locks = take_locks(undo)
+            estate = regain(find_orphans(runtime_dir() / "children.json"), locks)
+            undo.pop_all()
+        if estate is not None:
+            return _regained(estate, path)
+        assets = prepare(path, locks)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return BAD_CONFIG
@@ -54,7 +65,14 @@ def _begin(path: Path) -> int:
         return abs(_supervise(assets))
 
 
-def _go_on(estate: Estate) -> int:
+def _regained(estate: Estate, path: Path) -> int:
+    """Workers of a killed supervisor serve: they are ours now; control and health are started anew."""
+    kept = {person[3] for person in estate.facts["children"]}
+    end_orphans(it for it in find_orphans(runtime_dir() / "children.json") if it.pid not in kept)
+    return _go_on(estate, path)
+
+
+def _go_on(estate: Estate, path: Path | None = None) -> int:
     """This program has taken over: whatever fails here, those that serve go on."""
     try:
         heritage = adopt_heritage(estate, time.monotonic())
@@ -63,6 +81,9 @@ def _go_on(estate: Estate) -> int:
             estate = migrate(estate)
             heritage = replace(heritage, old_inboxes=adopt_inboxes(estate))
         assets = adopt(estate)
+        top_up(assets)
+        if path is not None:
+            assets.config_path = path
     except Exception:
         traceback.print_exc()
         print("lbfast: the new program cannot take over; workers go on without a supervisor", file=sys.stderr)

@@ -63,6 +63,7 @@ class Crew(Protocol):
     def later(self, seconds: float, action: Callable[[], None]) -> None: ...
     def complain(self, text: str) -> None: ...
     def pin(self) -> None: ...
+    def keep(self) -> None: ...
     def start_missing(self) -> None: ...
     def resize(self, places: Sequence[int], gone: Sequence[int], done: Callable[[str], None]) -> None: ...
 
@@ -432,7 +433,7 @@ class Switch:
         before = assets.workers
         assets.workers = before + len(going.new_places) - len(going.gone_places)
         if assets.workers == before:
-            self._answer({"event": "activated"})
+            self._finished()
             return
         for worker in self._crew.workers():
             if worker.index < assets.workers:
@@ -445,6 +446,10 @@ class Switch:
         if failure:
             self._crew.complain(f"workers: {failure}; it is tried again")
             self._crew.start_missing()
+        self._finished()
+
+    def _finished(self) -> None:
+        self._crew.keep()
         self._answer({"event": "activated"})
 
 

@@ -24,9 +24,10 @@ from lbfast.model.appliance import LogSettings
 from lbfast.supervisor.bodies import Bodies
 from lbfast.supervisor.channel import ChannelError
 from lbfast.supervisor.children import Child, start_child
-from lbfast.supervisor.estate import WAKES, Estate, adopt
+from lbfast.supervisor.estate import Estate, adopt
 from lbfast.supervisor.migrate import copy_memory, differs, migrate
 from lbfast.supervisor.seats import Inbox
+from lbfast.supervisor.shared import WAKES
 from lbfast.supervisor.start import Assets
 
 TRIAL = "LBFAST_TRIAL"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,9 @@ from lbfast.supervisor.channel import Channel, Message
 from lbfast.supervisor.doors import Doors
 from lbfast.supervisor.limits import PIPE_SIZE
 from lbfast.supervisor.listeners import Listener, sockets_of
-from lbfast.supervisor.shared import Shared
+from lbfast.supervisor.recall import answer_recall, give_holdings
+from lbfast.supervisor.regain import held_by
+from lbfast.supervisor.shared import Shared, memory_of
 
 STOP_GRACE = 1.0
 """How long established connections may go on after a stop was asked for: enough for an answer that is on its way.
@@ -38,6 +41,8 @@ class WorkerSetup:
     outboxes: dict[int, int]  # seat -> the sending end of its inbox
     pipes: int
     core: int | None  # to stay on
+    recall: socket.socket  # where the next supervisor may call
+    owner: int  # the user that it may be, beside root
     confine: Callable[[], str | None]  # give up every system call that serving clients does not need; why not, if so
 
 
@@ -71,7 +76,7 @@ def run_worker(setup: WorkerSetup, channel: Channel) -> int:
         spec = listener.spec
         for fd in sockets_of(listener, setup.place, setup.workers):
             doors.open((spec.address, spec.port), fd, spec.service)
-    worker = _Worker(loop, channel, doors)
+    worker = _Worker(loop, channel, doors, setup, _holdings(setup))
     signal.signal(signal.SIGTERM, worker.on_signal)
     note = setup.confine()
     channel.send_now({"event": "ready", "pid": os.getpid()} | ({"note": note} if note else {}))
@@ -87,6 +92,8 @@ class _Worker:
     loop: _splice.Loop
     channel: Channel
     doors: Doors
+    setup: WorkerSetup
+    holdings: dict[str, int]  # descriptors by name, without tables and listeners
     asked: bool = False  # to stop, by a signal
     cut_at: float | None = None  # stopping: when the rest is ended
     gone_at: float | None = None  # cut: when we leave in any case
@@ -111,6 +118,9 @@ class _Worker:
                 return
 
     def _read_messages(self) -> None:
+        if self.channel.fileno() < 0:
+            self._answer_recall()
+            return
         try:
             while (received := self.channel.receive_fds_now()) is not None:
                 message, fds = received
@@ -119,6 +129,22 @@ class _Worker:
             return
         # The supervisor is gone: we go on serving.  A closed descriptor leaves the epoll set by itself.
         self.channel.close()
+        self.loop.watch_control(self.setup.recall.fileno())
+
+    def _answer_recall(self) -> None:
+        """A new supervisor, which gets all that we have."""
+        channel = answer_recall(self.setup.recall, self.setup.owner)
+        if channel is None:
+            return
+        tables = {f"stick.{slot}": table.fd for slot, table in self.loop.tables().items()}
+        try:
+            give_holdings(channel, self.holdings | tables | held_by(self.doors.places))
+        except OSError:
+            channel.close()
+            return
+        self.loop.forget_control(self.setup.recall.fileno())
+        self.channel = channel
+        self.loop.watch_control(channel.fileno())
 
     def _hear(self, message: Message, fds: Sequence[int]) -> None:
         what = message.get("do")
@@ -128,8 +154,7 @@ class _Worker:
             self.asked, self.cut_at = True, time.monotonic()
             self.loop.stop_accepting()
         elif what == "meet":
-            self.loop.meet(message["seat"], Slab.attach(fds[0]), fds[1])
-            os.close(fds[0])  # attach has its own
+            self._meet(message["seat"], *fds)
         elif what == "pin":
             _pin(set(message["cores"]))
         elif what == "leave" and message.get("apart"):
@@ -144,6 +169,10 @@ class _Worker:
             self.doors.give_up(message)
             if message.get("last"):
                 self.channel.send_now({"event": "switched"})
+
+    def _meet(self, seat: int, slab: int, send: int, ring: int) -> None:
+        self.loop.meet(seat, Slab.attach(slab), send)
+        self.holdings |= {f"slab.{seat}": slab, f"inbox.{seat}.send": send, f"ring.{seat}": ring}
 
     def _stand_still(self) -> None:
         """Touch nothing that is shared until the next message says how it goes on."""
@@ -160,6 +189,12 @@ class _Worker:
     def _cut(self) -> None:
         self.loop.close_all(int(Ended.STOP))
         self.gone_at = time.monotonic() + _LINGER
+
+
+def _holdings(setup: WorkerSetup) -> dict[str, int]:
+    held = {name: fd for name, fd in memory_of(setup.shared).items() if not name.startswith("stick.")}
+    held |= {f"inbox.{seat}.send": send for seat, send in setup.outboxes.items()}
+    return held | {f"inbox.{setup.seat}.receive": setup.inbox}
 
 
 def _pin(cores: set[int]) -> None:

@@ -123,7 +123,7 @@ async def logs(
 ) -> Report:
     """Records of the log, newest first."""
     wanted = {"kind": kind, "since": since, "until": until, "client": client, "service": service, "real": real}
-    given = {key: value for key, value in (wanted | {"reason": reason, "text": text}).items() if value}
+    given: dict[str, Any] = {key: value for key, value in (wanted | {"reason": reason, "text": text}).items() if value}
     return await ask(request, "logs", who, limit=limit, **given)
 
 

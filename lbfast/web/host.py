@@ -27,7 +27,7 @@ class HostFigures:
             "connections": sum(it["connections"] for it in services),
             "services": len(services),
             "real_servers": len(reals),
-            "up": states.count("up"),
+            "up": sum(state in ("up", "degraded") for state in states),
             "problems": sum(state in ("degraded", "down") for state in states),
             "reals_up": sum(it["state"] == "up" for it in reals),
         }

@@ -35,6 +35,7 @@ _STATES: Final = MappingProxyType(
         "checking": '<circle cx="8" cy="8" r="5.250" class="line dash"/>',
         "drain": '<path d="M8 1.500L14.500 8L8 14.500L1.500 8z" class="line"/><path d="M8 8.000L14.500 8L8 14.500L1.500 8z"/>',  # noqa: E501 - a drawing
         "drained": '<path d="M8 2L14 8L8 14L2 8z" class="line"/>',
+        "eased": '<path d="M8 1.500L14.500 8L8 14.500L1.500 8z" class="line"/><path d="M4.500 8h7" class="line"/>',
         "halt": '<rect x="3" y="3" width="10" height="10" rx="1"/>',
     }
 )

@@ -35,6 +35,7 @@ _FILTERS: Final = {
     "plural": words.plural,
     "spark": spark_path,
     "slug": words.slug,
+    "state": words.service_state,
 }
 
 

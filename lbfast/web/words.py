@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 from urllib.parse import quote
@@ -19,11 +20,19 @@ _STATES: Final = {
     "drained": "Drained",
     "drain": "Draining",
     "halt": "Halted",
+    "eased": "Part drained",
 }
 
 
 def state_word(state: str) -> str:
     return _STATES.get(state, state.capitalize())
+
+
+def service_state(service: Mapping[str, Any]) -> str:
+    """The state as it is shown: where an operator took servers out and the others are up, nothing is wrong."""
+    state = str(service["state"])
+    is_wished = all(real["state"] in ("up", "drain", "halt") for real in service["real_servers"])
+    return "eased" if state == "degraded" and is_wished else state
 
 
 def size(value: float) -> str:

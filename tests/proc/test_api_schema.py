@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import schemathesis
+from api_world import Api, web_lbfast
 from hypothesis import HealthCheck, given, settings
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
@@ -14,7 +15,6 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
-from web_world import Api, web_lbfast
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 # Ends never (events), or takes the appliance's own things from under the other calls (restore, commits of anything).

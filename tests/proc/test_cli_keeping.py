@@ -16,7 +16,7 @@ from harness import Lbfast, free_port, real_server, virtual_service
 from servers import echo_server
 from waiting import wait_for
 
-from lbfast.control.backup_file import Backup, unpack, pack
+from lbfast.control.backup_file import Backup, pack, unpack
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_a_backup_of_another_appliance_finds_the_servers_by_their_labels(lbfast:
 
 
 def test_a_restore_that_is_killed_is_whole_or_not_at_all(lbfast: Lbfast) -> None:
-    """Killed after the configuration stood: what was staged is finished by the next control process; before: forgotten."""
+    """Killed after the configuration stood, it is finished by the next control process; before that, forgotten."""
     made = lbfast.call("backup")
     piece = lbfast.call("file_get", kind="backup", name=made["name"])
     backup = unpack(base64.b64decode(piece["data"]))
@@ -160,7 +160,7 @@ def test_alerts_of_a_server_that_goes_down_and_of_a_commit_that_fails() -> None:
     letters: list[str] = []
 
     class Inbox:
-        async def handle_DATA(self, _server: object, _session: object, envelope: object) -> str:  # noqa: N802
+        async def handle_DATA(self, _server: object, _session: object, envelope: object) -> str:
             letters.append(envelope.content.decode())  # type: ignore[attr-defined]
             return "250 OK"
 

@@ -81,6 +81,9 @@ def test_a_bad_file_is_told_line_by_line_and_changes_nothing(lb: Lbfast, port: i
     assert (code, out) == (2, "")
     assert len(err.splitlines()) == 2
     assert all(line.startswith(f"{file}:") for line in err.splitlines())
+    code, out, err = lb.cli("plan", str(write(lb.directory, "#" * 1_000_001, "big.toml")))
+    assert (code, out) == (2, "")
+    assert "big.toml: 1000001 bytes, expected a configuration of at most 1000000" in err
     assert version(lb) == 1
 
 

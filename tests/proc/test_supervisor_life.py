@@ -234,7 +234,7 @@ def test_killed_supervisor_stops_no_traffic_and_the_next_one_starts(echo: TcpSer
         assert all(is_running(pid) for pid in orphans.values())
         assert idle(orphans), "without a supervisor they must not spin"
         with Lbfast(config(port, echo), directory=first.directory):
-            assert not any(is_running(pid) for pid in orphans.values())
+            wait_for(lambda: not any(is_running(pid) for pid in orphans.values()), what="the old processes to end")
             with connect(port) as sock:
                 assert echoes(sock)
     finally:

@@ -37,6 +37,7 @@ class FakeRing:
         self.capacity = capacity
         self.lost = 0
         self.decoded = 0
+        self.asleep = False
 
     def write(self, **changes: Any) -> None:
         if len(self.events) >= self.capacity:
@@ -48,6 +49,9 @@ class FakeRing:
         taken, self.events = self.events[:limit], self.events[limit:]
         self.decoded += len(taken)
         return taken
+
+    def rest(self, asleep: bool) -> None:
+        self.asleep = asleep
 
     def skip(self, keep: int) -> int:
         gone = max(0, len(self.events) - keep)

@@ -1,4 +1,4 @@
-"""The vendor's verbs, without a running lbfast: what is understood, what is refused, and that a post is one transaction."""
+"""The vendor's verbs without a running lbfast: what is understood, what is refused, that a post is one transaction."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How often the event rings are looked into: seldom for nothing, at once when somebody asks or a ring fills up."""
+"""How often the event rings are looked into: seldom for nothing, at once when somebody asks or an event comes."""
 
 from __future__ import annotations
 
@@ -75,27 +75,32 @@ def failed(error: Exception) -> None:
 
 def test_looks_seldom_for_nothing(loop: SteppedLoop) -> None:
     looks: list[float] = []
-    run_until(loop, started(Pace(noting(looks, loop), lambda: False, failed)), 3 * QUIET_S)
+    rests: list[bool] = []
+    run_until(loop, started(Pace(noting(looks, loop), rests.append, lambda: False, failed)), 3 * QUIET_S)
     assert looks == pytest.approx([0.0, QUIET_S, 2 * QUIET_S, 3 * QUIET_S])
+    assert rests == [True] * 4, "the next event wakes it"
 
 
 @pytest.mark.parametrize(("found", "followed"), [(1, False), (0, True)])
 def test_looks_often_while_records_come_or_are_followed(loop: SteppedLoop, found: int, followed: bool) -> None:
     looks: list[float] = []
+    rests: list[bool] = []
 
     def look() -> int:
         looks.append(loop.now)
         return found
 
-    run_until(loop, started(Pace(look, lambda: followed, failed)), 3 * BUSY_S)
+    run_until(loop, started(Pace(look, rests.append, lambda: followed, failed)), 3 * BUSY_S)
     assert looks == pytest.approx([0.0, BUSY_S, 2 * BUSY_S, 3 * BUSY_S])
+    assert not any(rests)
 
 
-def test_a_ring_that_fills_up_and_who_asks_are_served_at_once(loop: SteppedLoop) -> None:
+def test_an_event_and_who_asks_are_served_at_once(loop: SteppedLoop) -> None:
     wake = os.eventfd(0, os.EFD_NONBLOCK)
     looks: list[float] = []
+    rests: list[bool] = []
     try:
-        pace = run_until(loop, started(Pace(noting(looks, loop), lambda: False, failed), wake), STEP)
+        pace = run_until(loop, started(Pace(noting(looks, loop), rests.append, lambda: False, failed), wake), STEP)
         os.eventfd_write(wake, 1)
         turn(loop, STEP)
         assert looks == pytest.approx([0.0, 2 * STEP])
@@ -117,5 +122,5 @@ def test_a_failure_is_told_once_and_ends_nothing(loop: SteppedLoop) -> None:
     def look() -> int:
         raise ValueError("torn")
 
-    run_until(loop, started(Pace(look, lambda: False, told.append)), 3 * QUIET_S)
+    run_until(loop, started(Pace(look, lambda _asleep: None, lambda: False, told.append)), 3 * QUIET_S)
     assert [str(error) for error in told] == ["torn"]

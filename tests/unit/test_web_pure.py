@@ -22,7 +22,7 @@ from lbfast.web.icons import icon
 from lbfast.web.menu import MENU, menu_for
 from lbfast.web.sparkline import spark_path
 from lbfast.web.tls import CertificateFault, check_pem, make_context, make_self_signed
-from lbfast.web.words import shown, slug, span
+from lbfast.web.words import service_state, shown, slug, span
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 SERVICE = tomllib.loads("""
@@ -103,6 +103,15 @@ def test_slugs_differ_when_labels_do(one: str, other: str) -> None:
     assert (slug(one) == slug(other)) is (one == other)
 
 
+def test_a_service_whose_servers_were_taken_out_on_purpose_is_no_problem() -> None:
+    def reals(*states: str) -> list[dict[str, str]]:
+        return [{"state": state} for state in states]
+
+    assert service_state({"state": "degraded", "real_servers": reals("up", "drain")}) == "eased"
+    assert service_state({"state": "degraded", "real_servers": reals("up", "drain", "down")}) == "degraded"
+    assert service_state({"state": "up", "real_servers": reals("up")}) == "up"
+
+
 def test_spans() -> None:
     assert [span(it) for it in (0.25, 7.5, 65, 3_725, 90_000)] == [
         "250 ms",
@@ -177,8 +186,8 @@ def test_the_menu_shows_what_a_role_may() -> None:
 
 def test_every_icon_of_the_menu_is_drawn() -> None:
     assert all('d=""' not in icon(entry.icon) for entry in MENU)
-    shapes = {icon(state) for state in ("up", "degraded", "down", "checking", "drain", "drained", "halt")}
-    assert len(shapes) == 7, "states differ in shape"
+    shapes = {icon(state) for state in ("up", "degraded", "eased", "down", "checking", "drain", "drained", "halt")}
+    assert len(shapes) == 8, "states differ in shape"
 
 
 # --- certificates ---------------------------------------------------------------------------------

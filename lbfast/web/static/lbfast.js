@@ -5,7 +5,7 @@
 const $ = (selector, root = document) => root.querySelector(selector);
 const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
 const number = new Intl.NumberFormat("en");
-const WORDS = { up: "Up", degraded: "Some down", down: "Down", checking: "Checking", drained: "Drained", drain: "Draining", halt: "Halted" };
+const WORDS = { up: "Up", degraded: "Some down", down: "Down", checking: "Checking", drained: "Drained", drain: "Draining", halt: "Halted", eased: "Part drained" };
 
 function size(value) {
   const units = ["B", "kB", "MB", "GB", "TB", "PB"];
@@ -91,9 +91,11 @@ function showService(service) {
   const body = bodies().find((it) => it.dataset.service === service.label);
   if (!body) return;
   const head = $("tr.vs", body);
+  const wished = service.real_servers.every((real) => ["up", "drain", "halt"].includes(real.state));
+  const state = service.state === "degraded" && wished ? "eased" : service.state; // as words.service_state
   head.dataset.state = body.dataset.state;
-  setState(head, service.state);
-  body.dataset.state = service.state;
+  setState(head, state);
+  body.dataset.state = state;
   text($('[data-cell="connections"]', head), number.format(service.connections));
   if (service.persistence_entries !== null) text($('[data-cell="entries"]', head), number.format(service.persistence_entries));
   for (const real of service.real_servers) {
