@@ -98,12 +98,12 @@ def _held(lb: Lbfast) -> dict[str, Counter[str]]:
 
 
 def _surplus(before: dict[str, Counter[str]], after: dict[str, Counter[str]]) -> dict[str, Counter[str]]:
-    """Descriptors that were not there before; the pool of pipes grows with the load."""
+    """Descriptors that were not there before; pipes come with load, the file of the kept log with its first record."""
     more = {name: after[name] - before[name] for name in before if name in after}
     return {
         name: left
         for name, found in more.items()
-        if (left := Counter({k: v for k, v in found.items() if "pipe" not in k}))
+        if (left := Counter({k: v for k, v in found.items() if "pipe" not in k and "/log/" not in k}))
     }
 
 
