@@ -41,8 +41,9 @@ class Shared:
         self.sticks.clear()
         self.slabs.clear()
         self.rings.clear()
-        os.close(self.health_wake)
-        del self.table, self.counters, self.results
+        for name in WAKES:
+            os.close(getattr(self, name))
+        del self.table, self.counters, self.results, self.journal
 
 
 def create_shared(config: Config, layout: Layout, counters: Counters) -> Shared:

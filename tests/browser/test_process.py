@@ -33,6 +33,7 @@ def test_it_is_nobody_and_holds_nothing_of_the_workers() -> None:
     services = [virtual_service(free_port(), [real_server("one", 9, "127.0.0.77")])]
     with web_lbfast(services) as web:
         pid = web.lb.child("web")
+        wait_for(lambda: answers(web, web.port), 20, "the web interface: rights are given up before it answers")
         assert "memfd:" not in Path(f"/proc/{pid}/maps").read_text(), "shared memory is none of its business"
         listening = [name for name in fd_census(pid).values() if name.startswith("socket")]
         assert len(listening) <= 6, listening  # its own door, the channel, the event loop's

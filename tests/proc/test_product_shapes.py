@@ -181,6 +181,8 @@ def test_open_and_close_records_tell_the_whole_connection(lb: Lbfast, port: int,
     assert closed["ended"] == "close"
     assert closed["by"] in ("client", "server")
     assert closed["duration_ms"] >= 0
+    # A thread writes the log: its lines may come a moment later.
+    wait_for(lambda: sum('"127.0.32.1"' in line for line in lb.lines) == 2, 5, "both records in the log")
     logged = [json.loads(line) for line in lb.lines if '"127.0.32.1"' in line]
     assert logged == records, "the log differs from the events"
 
