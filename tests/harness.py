@@ -35,6 +35,7 @@ __all__ = [
     "fd_census",
     "free_port",
     "is_running",
+    "json_lines",
     "processes_of_session",
     "real_server",
     "render_toml",
@@ -51,6 +52,12 @@ def free_port(address: str = "127.0.0.1") -> int:
     with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as sock:
         sock.bind((address, 0))
         return int(sock.getsockname()[1])
+
+
+def json_lines(log: Path) -> list[dict[str, Any]]:
+    """The records of a log that may not be there yet and whose last line may be half written."""
+    whole = log.read_bytes().rpartition(b"\n")[0] if log.exists() else b""
+    return [json.loads(line) for line in whole.splitlines()]
 
 
 def real_server(label: str, port: int | None, address: str = "127.0.0.1", **settings: Any) -> dict[str, Any]:

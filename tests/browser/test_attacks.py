@@ -253,8 +253,11 @@ def test_a_head_that_never_ends_is_let_go(web: Web) -> None:
 
 
 def test_an_enormous_head_is_refused(web: Web) -> None:
-    answer = web.client().get("/lbadmin/login", X_Large="a" * 300_000)
-    assert answer.status in (400, 431)
+    try:
+        assert web.client().get("/lbadmin/login", X_Large="a" * 300_000).status in (400, 431)
+    except (ConnectionError, ssl.SSLError):
+        pass  # it answered and closed before all of it was sent
+    assert web.client().get("/lbadmin/login").status == 200
 
 
 def test_many_fields_and_files_are_refused(client: Client) -> None:

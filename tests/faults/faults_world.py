@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from harness import Lbfast, free_port, real_server, virtual_service, wait_for
+from harness import Lbfast, free_port, json_lines, real_server, virtual_service, wait_for
 from servers import TcpServer, connect, named_server, read_line
 
 T = TypeVar("T")
@@ -27,9 +26,7 @@ class World:
     log_file: Path
 
     def log(self) -> list[dict[str, Any]]:
-        if not self.log_file.exists():
-            return []
-        return [json.loads(line) for line in self.log_file.read_text().splitlines()]
+        return json_lines(self.log_file)
 
     def told(self, *words: str) -> str:
         """The event whose message has all these words, or nothing yet."""

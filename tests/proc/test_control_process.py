@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import os
 import signal
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from harness import json_lines
 from waiting import wait_for
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))  # the services are shared with the unit tests
@@ -85,7 +85,7 @@ class Control:
         return code
 
     def records(self) -> list[Any]:
-        return [json.loads(line) for line in self.log.read_bytes().splitlines()] if self.log.exists() else []
+        return json_lines(self.log)
 
     def messages(self) -> list[str]:
         return [record.get("message", "") for record in self.records()]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import Lbfast, free_port, is_running, real_server, virtual_service, wait_for
+from harness import Lbfast, free_port, is_running, json_lines, real_server, virtual_service, wait_for
 from load_clients import Load
 from servers import DeafPort, TcpServer, connect, named_server, read_line
 from waiting import freeze
@@ -43,7 +42,7 @@ class Stage:
         return {entry["client"]: entry for entry in shown}
 
     def log(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.log_file.read_text().splitlines()]
+        return json_lines(self.log_file)
 
     def died(self) -> list[dict[str, Any]]:
         """The records of the connections that went with their worker."""
