@@ -33,6 +33,7 @@ cdef enum:
     LARGE_READS = 1           # the first full buffer is enough: splice from then on
     LARGE_MOST = 4            # what went well so often survives some small pieces at the end of an answer
     SMALL_SPLICE = 8192       # less than this in one go: copying is cheaper
+    LASTING = 4096            # a client that has sent this much goes on: worth one call to set its server side up
     BUDGET = 1048576          # bytes a direction and a turn: nobody starves
 
 cdef enum Turn:

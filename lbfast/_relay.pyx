@@ -208,7 +208,10 @@ cdef int flow_step(Worker* w, Flow* f, Side* source, Side* target, int64_t* tota
         return flush(w, f, target, total)
     if f.flags & FLOW_EOF:
         return STEP_END
-    if not source.flags & SIDE_READABLE:
+    if not source.flags & SIDE_READABLE or \
+            not target.flags & SIDE_WRITABLE and not source.flags & (SIDE_URGENT | SIDE_HANGUP | SIDE_RESET):
+        # What the receiver does not take now waits in the source's socket, where it slows the sender down; but an end
+        # or an error is looked for.
         if f.pipe >= 0:
             flow_release(w, f)
         return STEP_WAIT
@@ -266,7 +269,7 @@ cdef void note_end(Conn* c, const Flow* f, uint8_t by) noexcept nogil:
 cdef int relay_turn(Worker* w, Conn* c) noexcept nogil:
     cdef int inward = pump(w, c, &c.inbound, &c.client, &c.server, &real_line(w, c.real).bytes_in)
     cdef int outward
-    if c.inbound.large and not c.inbound.flags & FLOW_BULK:
+    if (c.inbound.large or c.inbound.bytes >= LASTING) and not c.inbound.flags & FLOW_BULK:
         expect_bulk(w, c)
     note_end(c, &c.inbound, BY_CLIENT)
     outward = pump(w, c, &c.outbound, &c.server, &c.client, &real_line(w, c.real).bytes_out)

@@ -215,6 +215,8 @@ def _set_options(sock: socket.socket, service: VirtualService) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)  # urgent data is relayed in its place
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, _SILENT_S if service.client_speaks_first else 0)
+    # A client that speaks first is answered soon: its acknowledgement can travel with the answer.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, int(not service.client_speaks_first))
     _set_congestion_control(sock, service.congestion_control)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, int(service.tcp_keepalive))
     if service.tcp_keepalive:

@@ -107,6 +107,7 @@ def test_a_client_that_speaks_first_is_taken_up_when_it_speaks(port: int) -> Non
         select.select([listening], [], [], 10)
         with listening.accept()[0] as sock:
             assert sock.recv(5) == b"hello"
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK) == 0, "the acknowledgement is not held back"
     close_listeners(listeners)
 
 
