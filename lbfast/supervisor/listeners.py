@@ -114,6 +114,7 @@ def apply_options(listener: Listener, service: VirtualService) -> None:
         sock = socket.socket(fileno=fd)
         try:
             _set_options(sock, service)
+            _set_acknowledgement(sock, service)
         finally:
             sock.detach()
 
@@ -186,6 +187,7 @@ def _open(spec: ListenerSpec, service: VirtualService, *, free_bind: bool) -> in
     try:
         _set_options(sock, service)
         sock.listen(_BACKLOG)
+        _set_acknowledgement(sock, service)
     except BaseException:
         sock.close()
         raise
@@ -215,8 +217,6 @@ def _set_options(sock: socket.socket, service: VirtualService) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)  # urgent data is relayed in its place
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, _SILENT_S if service.client_speaks_first else 0)
-    # A client that speaks first is answered soon: its acknowledgement can travel with the answer.
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, int(not service.client_speaks_first))
     _set_congestion_control(sock, service.congestion_control)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, int(service.tcp_keepalive))
     if service.tcp_keepalive:
@@ -224,6 +224,14 @@ def _set_options(sock: socket.socket, service: VirtualService) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, service.keepalive_interval // 1000)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, service.keepalive_count)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, service.tcp_user_timeout)
+
+
+def _set_acknowledgement(sock: socket.socket, service: VirtualService) -> None:
+    """A client that speaks first is answered soon: its acknowledgement can travel with the answer.
+
+    Inherited as well, but forgotten by listen().
+    """
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, int(not service.client_speaks_first))
 
 
 def _set_congestion_control(sock: socket.socket, name: str) -> None:
