@@ -32,7 +32,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run build debug test faults sanitize fuzz bench locust failover check clean
+.PHONY: help run build debug test faults sanitize fuzz bench locust failover lost soak check clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z]+):.*  ## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -69,6 +69,12 @@ locust: $(STAMPS)/bench $(STAMPS)/lbfast $(BUILT)  ## HTTPS and TCP users throug
 
 failover: $(STAMPS)/test $(STAMPS)/lbfast $(BUILT)  ## every fault of a pair on network namespaces, as root: seconds without service (ARGS="--turns 5")
 	$(PY) bench/failover.py $(ARGS)
+
+lost: $(STAMPS)/test $(STAMPS)/lbfast $(BUILT)  ## edits, upgrades and deaths under a load that checks every byte, lbfast beside HAProxy, as root: five minutes
+	$(PY) bench/nothing_lost.py $(ARGS)
+
+soak: $(STAMPS)/test $(STAMPS)/lbfast $(BUILT)  ## a day compressed into twenty minutes, as root: memory, descriptors, pipes and tables must be flat (SECONDS=...)
+	$(PY) bench/soak.py --seconds $(if $(filter file,$(origin SECONDS)),1200,$(SECONDS)) $(ARGS)
 
 check: $(STAMPS)/check $(STAMPS)/test $(STAMPS)/lbfast $(BUILT)-test  ## ruff, mypy, cython-lint and the source tests
 	$(PY) -m ruff check .

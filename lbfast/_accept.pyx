@@ -141,7 +141,7 @@ cdef bint hand_over(Worker* w, int to, int fd, Arrival* arrival) noexcept nogil:
     if c_sendmsg(w.outboxes[to], &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0:
         return False
     sys_close(fd)
-    w.page.worker.handed_over += 1
+    atomic_add64(&w.page.worker.handed_over, 1)      # the supervisor makes it good after a death
     return True
 
 
@@ -170,7 +170,7 @@ cdef void letter_take(Worker* w, size_t size, int* fds, int count) noexcept nogi
     else:
         # Out of descriptors while receiving: the kernel has dropped the socket.
         w.page.worker.no_descriptors += 1
-    w.page.worker.taken_over += 1
+    atomic_add64(&w.page.worker.taken_over, 1)
 
 
 cdef void inbox_read(Worker* w) noexcept nogil:

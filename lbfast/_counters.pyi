@@ -62,3 +62,5 @@ class Counters:
         """Open connections of a service, worker by worker."""
     def settle(self, index: int, table: Table) -> None:
         """Take what a dead worker still counted as open off the totals in ``table``."""
+    def reckon(self, seat: int, drift: int) -> None:
+        """So many more sockets were given than taken although none is under way: made equal, on a seat's page."""

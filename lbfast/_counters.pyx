@@ -171,6 +171,14 @@ cdef class Counters:
             page.reals[slot].connections = 0
             self._settle_one(&table.map.reals[slot].connections, slot, False)
 
+    def reckon(self, int seat, int64_t drift):
+        """So many more were given than taken although nothing is under way: a worker died before it had counted."""
+        cdef WorkerPage* page = self._page(seat)
+        if drift > 0:
+            atomic_add64(&page.worker.taken_over, drift)
+        else:
+            atomic_add64(&page.worker.handed_over, -drift)
+
     cdef _rest(self):
         """Wait until each worker that is between two live counts has got on."""
         cdef int i, _turn

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -40,7 +41,8 @@ class VersionStore:
     def numbers(self) -> list[int]:
         """Ascending."""
         try:
-            names = [path.name for path in self.directory.iterdir()]
+            with self._pinned() as place:
+                names = os.listdir(place)
         except OSError:
             return []
         return sorted(int(found[1]) for name in names if (found := _NAME.fullmatch(name)))
@@ -57,21 +59,25 @@ class VersionStore:
     def text(self, number: int) -> str | None:
         """The configuration as it was given; None when it is not kept."""
         try:
-            return self._path(number, "toml").read_bytes().decode()
+            return self._bytes(number, "toml").decode()
         except (OSError, UnicodeDecodeError):
             return None
 
     def add(self, version: Version, text: str) -> None:
         """Keep a version; OSError when it cannot be written, and then it is not there."""
         self.directory.mkdir(mode=0o750, parents=True, exist_ok=True)
-        write_atomically(self._path(version.number, "toml"), text.encode(), mode=0o600)
         document = json.dumps(asdict(version), indent=1)
-        write_atomically(self._path(version.number, "json"), document.encode(), mode=0o600)
+        with self._pinned() as place:
+            write_atomically(place / _name(version.number, "toml"), text.encode(), mode=0o600)
+            write_atomically(place / _name(version.number, "json"), document.encode(), mode=0o600)
         self._drop(self.numbers()[:-MOST])
 
     def move_damaged(self) -> list[str]:
         """Put versions aside that do not read, both files; what is to be told of each."""
         told = []
+        if self.directory.is_symlink():
+            aside = move_aside(self.directory).name
+            told.append(f"{self.directory} was a link: moved to {aside}; earlier versions are not in the history")
         for number in self.numbers():
             path, lost = self._path(number, "json"), f"version {number} cannot be shown or reverted to"
             damage = keep_aside(path, partial(_decode, number), lost)
@@ -88,18 +94,41 @@ class VersionStore:
         self._drop([each for each in self.numbers() if each > number])
 
     def _drop(self, numbers: Sequence[int]) -> None:
-        for number in numbers:
-            for kind in ("json", "toml"):
-                self._path(number, kind).unlink(missing_ok=True)
+        if not numbers:
+            return
+        with self._pinned() as place:
+            for number in numbers:
+                for kind in ("json", "toml"):
+                    (place / _name(number, kind)).unlink(missing_ok=True)
 
     def _path(self, number: int, kind: str) -> Path:
-        return self.directory / f"{number:06}.{kind}"
+        return self.directory / _name(number, kind)
+
+    @contextmanager
+    def _pinned(self) -> Iterator[Path]:
+        """The directory itself, whatever becomes of its name: root writes, and control's user could lay a link."""
+        fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            yield Path(f"/proc/self/fd/{fd}")
+        finally:
+            os.close(fd)
+
+    def _bytes(self, number: int, kind: str) -> bytes:
+        """Of a regular file, never of what a link names: a text that does not read is quoted when it is told."""
+        with self._pinned() as place:
+            fd = os.open(place / _name(number, kind), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(fd, "rb") as stream:
+            return stream.read()
 
     def _read(self, number: int) -> Version | None:
         try:
-            return _decode(number, json.loads(self._path(number, "json").read_bytes()))
+            return _decode(number, json.loads(self._bytes(number, "json")))
         except (OSError, ValueError, RecursionError):
             return None
+
+
+def _name(number: int, kind: str) -> str:
+    return f"{number:06}.{kind}"
 
 
 def _no_text(_: Any) -> None:

@@ -28,11 +28,13 @@ from lbfast.supervisor.listeners import close_listeners
 from lbfast.supervisor.news import News
 from lbfast.supervisor.post import Post
 from lbfast.supervisor.ranks import Ranks
+from lbfast.supervisor.reckoning import Reckoning
 from lbfast.supervisor.reexec import execute
 from lbfast.supervisor.regain import forget, keep
 from lbfast.supervisor.relief import Relief
 from lbfast.supervisor.start import Assets
 from lbfast.supervisor.states import CUT_WITHIN, LEAVE_WITHIN, START_WITHIN, State
+from lbfast.supervisor.store import Store
 from lbfast.supervisor.succession import Succession
 from lbfast.supervisor.surroundings import is_terminal
 from lbfast.supervisor.switch import Switch
@@ -59,12 +61,14 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._signals, selectors.EVENT_READ, self._on_signals)
         self._timers = Timers()
+        self._store = Store()
         self._post = Post(self.later)
         self._news = News(self.control, self.later)
         self.note, self.complain = self._news.note, self._news.complain
         self._ranks = Ranks(assets, self._bodies, self._post, self._fork, self.later, self.note)
         self._ranks.seat_of.update((place, seat) for seat, place in assets.seats.taken.items())
         self.workers, self.pin = self._ranks.workers, self._ranks.pin
+        self._reckoning = Reckoning(assets.shared.counters, lambda: assets.seats.inboxes, self.later)
         self._relief = Relief(self._ranks)
         self.resize = self._relief.begin
         self._succession = Succession(self, self._ranks)
@@ -103,13 +107,17 @@ class Supervisor:
     def _take_over(self, heritage: Heritage) -> None:
         self._state = State.RUNNING
         self._news.waiting.extend(heritage.events)
-        self._inherit = Inherit(
-            self, self._ranks, self._relief, heritage.number, heritage.version, is_regained=heritage.is_regained
-        )
+        if not heritage.children:
+            self.note("everybody was killed; sockets and tables are those of before, kept by the service manager")
+            self.later(0, self._settle)
+        else:
+            self._inherit = Inherit(
+                self, self._ranks, self._relief, heritage.number, heritage.version, is_regained=heritage.is_regained
+            )
         for child in heritage.children:
             self._ranks.adopt(child, apart=bool(heritage.old_inboxes))
             self._register(child)
-        if heritage.old_inboxes:
+        if heritage.old_inboxes and self._inherit is not None:
             self._assets.is_shut = True
             self._inherit.begin_apart(heritage.old_inboxes)
         for seat, pid in heritage.dead:
@@ -155,6 +163,7 @@ class Supervisor:
         self._ha_line.close()
         control_socket().unlink(missing_ok=True)
         forget()
+        self._store.clear()
         self._selector.close()
         self._signals.close()
 
@@ -241,6 +250,8 @@ class Supervisor:
             # Shared memory is in doubt, but a supervisor that ends here helps nobody.
             traceback.print_exc()
             return
+        if child.seat >= 0:
+            self._reckoning.begin(child.seat)
         if lost:
             self.note(f"{child.name} (pid {child.pid}) had {lost} connections; they are closed")
 
@@ -249,6 +260,7 @@ class Supervisor:
         try:
             orphans.remember(self._assets.children_record, [(it.name, it.pid) for it in self._ranks.everybody()])
             keep(self.estate())
+            self._store.sync(self._assets)
         except OSError as error:
             self.complain(f"cannot write {error.filename}: {error.strerror}")
 
@@ -464,7 +476,7 @@ class Supervisor:
     def _leave(self) -> None:
         """The workers are gone: nothing needs the sockets and addresses any more."""
         self._state = State.LEAVING
-        close_listeners(self._assets.listeners)
+        close_listeners(self._assets.listeners, for_good=True)
         self._assets.listeners.clear()
         for failure in self._assets.addresses.drop_all():
             self.complain(failure)

@@ -162,11 +162,27 @@ def _overlap(one: ListenerSpec, other: ListenerSpec) -> bool:
     )
 
 
-def close_listeners(listeners: Sequence[Listener]) -> None:
-    """Close every socket; connections still queued on them are reset by the kernel."""
+def close_listeners(listeners: Sequence[Listener], *, for_good: bool = False) -> None:
+    """Close every socket; connections still queued on them are reset by the kernel.
+
+    ``for_good``: whoever else has a copy does not listen on it any more either.
+    """
     for listener in listeners:
         for fd in listener.fds:
+            if for_good:
+                hang_up(fd)
             os.close(fd)
+
+
+def hang_up(fd: int) -> None:
+    """A listening socket listens no more, whoever has a copy."""
+    sock = socket.socket(fileno=fd)
+    try:
+        sock.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass  # it did not listen
+    finally:
+        sock.detach()
 
 
 def _probe(spec: ListenerSpec, position: int, *, free_bind: bool) -> Fault | None:

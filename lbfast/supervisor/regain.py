@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lbfast.config.layout import ListenerSpec
 from lbfast.config.paths import runtime_dir
 from lbfast.supervisor.estate import Estate
 from lbfast.supervisor.lock import Lock
 from lbfast.supervisor.orphans import Process
 from lbfast.supervisor.recall import close_all, recall
 from lbfast.supervisor.seats import Inbox
+from lbfast.supervisor.store import listens, stored_name, stored_place
 
 FILE = "estate.json"
 
@@ -36,8 +36,12 @@ def keep(estate: Estate) -> None:
     os.replace(new, runtime_dir() / FILE)
 
 
-def regain(orphans: list[Process], locks: list[Lock]) -> Estate | None:
-    """Everything that is left, or None when no worker answers; ``locks`` are this supervisor's own."""
+def regain(orphans: list[Process], locks: list[Lock], kept: dict[str, int]) -> Estate | None:
+    """Everything that is left, or None when that is too little; ``locks`` are this supervisor's own.
+
+    ``kept``: what the service manager had.  What is taken of it is taken out.  Without a living worker it has to
+    be all of the memory.
+    """
     try:
         facts: dict[str, Any] = json.loads((runtime_dir() / FILE).read_text())
     except (OSError, ValueError):
@@ -60,13 +64,27 @@ def regain(orphans: list[Process], locks: list[Lock]) -> Estate | None:
                 os.close(fd)
             else:
                 fds[key] = fd
-    if not people:
+    if not people and not memory_names(facts) <= kept.keys():
         return None
+    for key in list(kept):
+        if key not in fds and (key in memory_names(facts) or key.startswith("inbox.") or _is_door(facts, key, kept)):
+            fds[key] = kept.pop(key)
     try:
         return _complete(facts, fds, people, locks)
     except BaseException:
         close_all(fds.values())
         raise
+
+
+def memory_names(facts: Mapping[str, Any]) -> set[str]:
+    names = {"table", "counters", "results", *(f"stick.{slot}" for slot in facts["sticks"])}
+    return names | {f"{what}.{seat}" for what in ("slab", "ring") for seat in range(facts["slabs"])}
+
+
+def _is_door(facts: Mapping[str, Any], key: str, kept: Mapping[str, int]) -> bool:
+    """One of those that this configuration has, and that listens."""
+    places = [stored_place(address, port) for _, _, address, port, _ in facts["listeners"]]
+    return any(key.startswith(place) for place in places) and listens(kept[key])
 
 
 def _complete(facts: dict[str, Any], fds: dict[str, int], people: list[list[object]], locks: list[Lock]) -> Estate:
@@ -80,8 +98,7 @@ def _complete(facts: dict[str, Any], fds: dict[str, int], people: list[list[obje
             fds |= {f"inbox.{seat}.receive": inbox.receive, f"inbox.{seat}.send": inbox.send}
     listeners: list[list[object]] = []
     for service, label, address, port, _ in facts["listeners"]:
-        spec = ListenerSpec(service, label, address, port)
-        held = [fds.pop(name) for name in sorted(fds) if name.startswith(door_name(spec, 0).rpartition(".")[0] + ".")]
+        held = [fds.pop(name) for name in sorted(fds) if name.startswith(stored_place(address, port))]
         fds |= {f"listener.{len(listeners)}.{turn}": fd for turn, fd in enumerate(held)}
         listeners.append([service, label, address, port, len(held)])
     for at, lock in enumerate(locks):
@@ -101,14 +118,9 @@ def _complete(facts: dict[str, Any], fds: dict[str, int], people: list[list[obje
     return Estate(facts, fds)
 
 
-def door_name(spec: ListenerSpec | Any, inode: int) -> str:
-    """What a worker calls one of its listening sockets."""
-    return f"door.{spec.address}.{spec.port}.{inode}"
-
-
 def held_by(places: Mapping[tuple[str, int], list[int]]) -> dict[str, int]:
     """In a worker: its listening sockets by name; the inode tells two of one place apart."""
-    return {f"door.{address}.{port}.{os.fstat(fd).st_ino}": fd for (address, port), fds in places.items() for fd in fds}
+    return {stored_name(address, port, fd): fd for (address, port), fds in places.items() for fd in fds}
 
 
 def forget() -> None:

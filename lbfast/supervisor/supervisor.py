@@ -17,13 +17,16 @@ from lbfast.config.store import load
 from lbfast.supervisor.children import set_process_name
 from lbfast.supervisor.estate import Estate, Heritage, adopt, adopt_heritage, adopt_inboxes
 from lbfast.supervisor.life import Supervisor
+from lbfast.supervisor.listeners import hang_up
 from lbfast.supervisor.lock import AlreadyRunning
 from lbfast.supervisor.migrate import differs, migrate
 from lbfast.supervisor.orphans import end_orphans, find_orphans
+from lbfast.supervisor.recall import close_all
 from lbfast.supervisor.reexec import inherited
 from lbfast.supervisor.regain import regain
 from lbfast.supervisor.standstill import stand_still
 from lbfast.supervisor.start import Assets, prepare, take_locks, top_up
+from lbfast.supervisor.store import forget, give_up, take
 from lbfast.supervisor.trial import TRIAL, run_trial
 
 OK, FAILED, BAD_CONFIG = 0, 1, 2
@@ -47,10 +50,15 @@ def _begin(path: Path) -> int:
         load(path)  # whatever is left stays as it is when this file cannot be used
         with ExitStack() as undo:
             locks = take_locks(undo)
-            estate = regain(find_orphans(runtime_dir() / "children.json"), locks)
+            kept = take(os.environ, os.getpid())
+            names = list(kept)
+            estate = regain(find_orphans(runtime_dir() / "children.json"), locks, kept)
+            give_up(kept)
             undo.pop_all()
-        if estate is not None:
+        if estate is not None and estate.facts["children"]:
             return _regained(estate, path)
+        if estate is not None and (found := _found_again(estate, path, names)) is not None:
+            return _supervise_heirs(*found)
         assets = prepare(path, locks)
     except ConfigError as error:
         print(error, file=sys.stderr)
@@ -72,6 +80,31 @@ def _regained(estate: Estate, path: Path) -> int:
     return _go_on(estate, path)
 
 
+def _found_again(estate: Estate, path: Path, names: list[str]) -> tuple[Assets, Heritage] | None:
+    """Nobody lives, but the service manager has kept what they had; None when this program cannot use it.
+
+    ``names``: what it has, by its own names.
+    """
+    end_orphans(find_orphans(runtime_dir() / "children.json"))
+    try:
+        if differs(estate):
+            raise ValueError("its memory is laid out otherwise")
+        heritage = adopt_heritage(estate, time.monotonic())
+        assets = adopt(estate)
+        top_up(assets)
+        assets.config_path = path
+    except Exception as error:
+        print(f"lbfast: what the service manager has kept is of no use, all starts anew: {error}", file=sys.stderr)
+        left = {name: fd for name, fd in estate.fds.items() if not name.startswith("lock.")}
+        for name, fd in left.items():
+            if name.startswith("listener."):
+                hang_up(fd)
+        close_all(left.values())
+        forget(names)
+        return None
+    return assets, heritage
+
+
 def _go_on(estate: Estate, path: Path | None = None) -> int:
     """This program has taken over: whatever fails here, those that serve go on."""
     try:
@@ -88,6 +121,10 @@ def _go_on(estate: Estate, path: Path | None = None) -> int:
         traceback.print_exc()
         print("lbfast: the new program cannot take over; workers go on without a supervisor", file=sys.stderr)
         return FAILED
+    return _supervise_heirs(assets, heritage)
+
+
+def _supervise_heirs(assets: Assets, heritage: Heritage) -> int:
     code = _supervise(assets, heritage)
     if code != LEFT:
         assets.owned.close()

@@ -276,7 +276,7 @@ class Switch:
     def _close(self, listeners: Sequence[Listener]) -> None:
         for listener in listeners:
             self._assets.spare.remove(listener)
-        close_listeners(listeners)
+        close_listeners(listeners, for_good=True)
 
     # --- forward --------------------------------------------------------------
 

@@ -12,6 +12,7 @@ import pytest
 from harness import Lbfast, free_port, is_running, real_server, virtual_service, wait_for
 from live_world import NAMES, Load, answers, named_servers, text_of
 from servers import TcpServer, connect, read_line
+from service_manager import ServiceManager
 
 
 @pytest.fixture(scope="module")
@@ -145,16 +146,9 @@ def test_a_stranger_gets_nothing(killed: Lbfast, port: int) -> None:
 
 
 def test_the_service_manager_is_told(servers: dict[str, TcpServer], port: int, tmp_path: Path) -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(str(tmp_path / "notify"))
-        manager.settimeout(30)
-        env = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "200000"}
-        with Lbfast(text_of([service(servers, port)]), env=env) as lb:
-            told: set[bytes] = set()
-            while told != {b"READY=1", b"WATCHDOG=1"}:
-                told.add(manager.recv(100))
-            lb.stop()
-        manager.settimeout(5)
-        rest = b""
-        while rest != b"STOPPING=1":
-            rest = manager.recv(100)
+    with ServiceManager(tmp_path) as manager:
+        env = manager.env | {"WATCHDOG_USEC": "200000"}
+        with Lbfast(text_of([service(servers, port)]), env=env):
+            wait_for(lambda: {"READY=1", "WATCHDOG=1"} <= set(manager.said), what="READY and a sign of life")
+            assert "STOPPING=1" not in manager.said
+        wait_for(lambda: "STOPPING=1" in manager.said, what="the word that it stops")

@@ -65,3 +65,32 @@ def test_a_start_goes_on_when_nothing_can_be_kept(tmp_path: Path) -> None:
     assert number == 1
     assert trouble is not None
     assert "cannot be kept" in trouble
+
+
+def test_a_link_in_its_place_is_not_followed(store: VersionStore, tmp_path: Path) -> None:
+    """Root writes there at each start, and control's user could lay one."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "000001.json").write_text("{}")
+    store.directory.symlink_to(elsewhere)
+    assert store.numbers() == []
+    with pytest.raises(OSError, match="versions"):
+        store.add(made(2), "x = 1\n")
+    assert [path.name for path in elsewhere.iterdir()] == ["000001.json"]
+    (told,) = store.move_damaged()
+    assert "was a link" in told
+    store.add(made(2), "x = 1\n")
+    assert store.numbers() == [2]
+    assert [path.name for path in elsewhere.iterdir()] == ["000001.json"]
+
+
+def test_a_linked_version_is_not_read(store: VersionStore, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("only root may read this")
+    store.add(made(1), "x = 1\n")
+    (store.directory / "000001.toml").unlink()
+    (store.directory / "000001.toml").symlink_to(secret)
+    assert store.text(1) is None
+    store.add(made(1), "x = 2\n")  # the link is replaced, what it names is not
+    assert store.text(1) == "x = 2\n"
+    assert secret.read_text() == "only root may read this"

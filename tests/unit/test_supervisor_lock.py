@@ -10,6 +10,7 @@ from typing import NoReturn
 import pytest
 from waiting import is_running
 
+from lbfast.supervisor.addresses import ServiceAddresses
 from lbfast.supervisor.lock import AlreadyRunning, Lock
 
 VARIABLE = "LBFAST_RUNTIME_DIR"
@@ -25,6 +26,26 @@ def test_second_is_refused_with_the_pid_of_the_first(tmp_path: Path) -> None:
     second.acquire()
     second.release()
     assert not (tmp_path / "lock").exists()
+
+
+def test_a_link_in_its_place_is_not_followed(tmp_path: Path) -> None:
+    """The directory is open to control's user, and the lock is written by root."""
+    other = tmp_path / "other"
+    other.write_text("not a lock")
+    (tmp_path / "lock").symlink_to(other)
+    with pytest.raises(OSError, match="lock"):
+        Lock(tmp_path / "lock", VARIABLE).acquire()
+    assert other.read_text() == "not a lock"
+
+
+def test_the_record_of_addresses_follows_no_link(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.write_text("no record")
+    for name in ("addresses.json", "addresses.new"):
+        (tmp_path / name).symlink_to(other)
+    ServiceAddresses(tmp_path / "addresses.json")._write([])
+    assert other.read_text() == "no record"
+    assert not (tmp_path / "addresses.json").is_symlink()
 
 
 def test_left_over_file_is_no_lock(tmp_path: Path) -> None:
