@@ -1,197 +1,200 @@
-"""Measures what clients feel of each fault of a pair, on network namespaces, and prints one table.
+"""Measures what clients feel of each fault of a pair, on network namespaces.
 
-    python bench/failover.py --turns 20 --clients 200 [--only power] [--random 50 --seed N]
+    python bench/failover.py --turns 20 --clients 200 [--only power ...] [--append FILE]
+    python bench/failover.py --random 50 --seed N
+    python bench/failover.py --rival 0.1 --turns 20          keepalived (advert of 0.1 s) with HAProxy and its peers
+    python bench/failover.py --table FILE                    the table of lines that were appended
 
-Each turn begins with the primary active and both boxes ready.  `service`: seconds from the fault until
-any client was served by a connection begun after it; `last client`: the same for the slowest one.
+Every turn begins with both boxes ready and hurts the active one.  `any`: seconds from the fault until any
+client was served by a connection begun after it.  `slowest`: the longest that one client waited for service.
+`moved`: clients that changed their server.  `cut`: connections cut of those held open.  `two`: seconds in which
+both kernels had the address and a carrier.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import random
-import signal
 import statistics
 import sys
-import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(TOP), str(TOP / "tests"), str(TOP / "tests/netns")]
+sys.path[:0] = [str(TOP), str(TOP / "tests"), str(TOP / "tests/proc"), str(TOP / "tests/netns")]
 
 import trustme  # noqa: E402
-from ha_lab import Clients, Lab, lab  # noqa: E402
-from waiting import children_of  # noqa: E402
+from failover_cases import CASES, Scene, TwoActives, look_at, mend, random_turns  # noqa: E402
+from failover_rival import RIVAL_CASES, Rival  # noqa: E402
+from ha_lab import Lab, lab  # noqa: E402
 
-DEAF = "add table inet t\nadd chain inet t c { type filter hook input priority 0; policy accept; }\n"
+HELD = 5
+EVERY = 1.0  # seconds between two connections of a client: 200 of them are somebody every 5 ms
+CALM = 2.0  # seconds to watch when nothing should move: six times the dead time
+SETTLED = 20.0  # seconds in which one box must be active, whatever happened
 
 
 @dataclass
-class Row:
-    """What the turns of one case have shown."""
+class Turn:
+    """What one turn has shown; a line of JSON."""
 
-    service: list[float] = field(default_factory=list)
-    last: list[float] = field(default_factory=list)
-    moved: int = 0
-    cut: int = 0
-    both_s: float = 0.0
-
-
-class TwoActives(threading.Thread):
-    """Looks at both boxes' addresses and adds up the time in which both had the service address and a process."""
-
-    def __init__(self, found: Lab) -> None:
-        super().__init__(daemon=True)
-        self._lab = found
-        self.ending = threading.Event()
-        self.seconds = 0.0
-
-    def run(self) -> None:
-        before = time.monotonic()
-        while not self.ending.is_set():
-            both = all(self._lab.state(name) in ("active", "alone") for name in ("a", "b"))
-            now = time.monotonic()
-            self.seconds += (now - before) * both
-            before = now
-            self.ending.wait(0.01)
+    who: str
+    case: str
+    weather: str
+    clients: int
+    any_s: float
+    slowest_s: float
+    moved: int
+    cut: int
+    held: int
+    two_s: float
+    trouble: str = ""
 
 
-def power(found: Lab) -> None:
-    found.kill_box("a")
-
-
-def stop(found: Lab) -> None:
-    found.boxes["a"].process.send_signal(signal.SIGTERM)
-
-
-def takeover(found: Lab) -> None:
-    found.verb("b", "takeover")
-
-
-def hung(found: Lab) -> None:
-    for name, pid in children_of(found.boxes["a"].pid).items():
-        if "worker" in name or "w0" in name or "w1" in name:
-            found.signal(pid, signal.SIGSTOP)
-
-
-def link(found: Lab) -> None:
-    found.cut("a", "lan")
-
-
-def one_path(found: Lab) -> None:
-    found.cut("a", "hb")
-
-
-def both_paths(found: Lab) -> None:
-    for name in ("a", "b"):
-        found.nft(name, DEAF + "add rule inet t c udp dport 6694 drop\n")
-
-
-def one_way(found: Lab) -> None:
-    found.nft("b", DEAF + "add rule inet t c udp dport 6694 drop\n")
-
-
-def lossy(found: Lab) -> None:
-    """A third of all heartbeats lost, both ways, on both paths."""
-    for name in ("a", "b"):
-        found.nft(name, DEAF + "add rule inet t c udp dport 6694 numgen random mod 100 < 33 drop\n")
-
-
-CASES: dict[str, tuple[Callable[[Lab], None], bool]] = {
-    "power": (power, True),
-    "stop": (stop, True),
-    "takeover": (takeover, True),
-    "hung": (hung, True),
-    "link": (link, True),
-    "one_path": (one_path, False),
-    "both_paths": (both_paths, False),
-    "one_way": (one_way, False),
-    "lossy": (lossy, False),
-}
-
-
-def mend(found: Lab) -> None:
-    """Back to the beginning, whatever was done."""
-    for name in ("a", "b"):
-        try:
-            found.nft(name, "delete table inet t\n")
-        except Exception:
-            pass
-        for pid in children_of(found.boxes[name].pid).values() if found.boxes[name].process.poll() is None else ():
-            found.signal(pid, signal.SIGCONT)
-        for cable in ("lan", "hb"):
-            found.mend(name, cable)
-    for name in ("a", "b"):
-        if found.boxes[name].process.poll() is not None:
-            found.revive(name)
-            found.start(name)
-    found.wait_ready(40)
-    if found.state("a") != "active":
-        found.verb("a", "takeover")
-        found.wait_ready(40)
-
-
-def turn(found: Lab, case: str, count: int, row: Row) -> None:
-    fault, moves = CASES[case]
-    clients: Clients = found.clients(count, every=0.2, held=5)
+def play(found: Lab, who: str, weather: str, case: str, clients: int) -> Turn:
+    """One fault, with clients."""
+    scene = look_at(found)
+    todo = CASES[case]
+    if todo.prepare is not None:
+        todo.prepare(scene)
+    crowd = found.clients(clients, every=EVERY, held=HELD)
     watch = TwoActives(found)
     watch.start()
+    time.sleep(EVERY)  # the first connections came all at once; now they are spread
+    if weather:
+        CASES[weather].fault(scene)
+        time.sleep(random.uniform(0.0, 0.5))
     at = time.monotonic()
-    fault(found)
-    if moves:
-        found.wait_holder("b")
-    else:
-        time.sleep(2)  # long enough for six dead times: this measures, it waits for nothing
-    report = clients.report_after(at, count)
-    if case == "stop":
-        found.boxes["a"].wait()
+    todo.fault(scene)
+    trouble = await_outcome(todo.moves, scene)
+    report = crowd.report_after(time.monotonic(), clients)
     watch.ending.set()
     watch.join()
-    row.service.append(report.outage(at))
-    row.last.append(max(report.outages(at)))
-    row.moved += report.moved()
-    row.cut += report.cut()
-    row.both_s += watch.seconds
-    if not moves and found.holds("b"):
-        raise SystemExit(f"{case}: the addresses moved without need")
+    if case == "stop":
+        found.wait_stopped(scene.active)
+    waits = report.waits(at)
+    if report.moved():
+        trouble += f"; {report.moved()} clients changed their server"
+    if max(waits) == float("inf"):
+        trouble += f"; {waits.count(float('inf'))} clients were never served again"
+    return Turn(
+        who,
+        case,
+        weather,
+        clients,
+        round(report.outage(at), 4),
+        round(max(waits), 4),
+        report.moved(),
+        report.cut(),
+        HELD,
+        round(watch.seconds, 3),
+        trouble.removeprefix("; "),
+    )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--turns", type=int, default=20)
-    parser.add_argument("--clients", type=int, default=200)
-    parser.add_argument("--only", choices=[*CASES], action="append")
-    parser.add_argument("--random", type=int, default=0, metavar="N", help="N faults in random order, instead")
-    parser.add_argument("--seed", type=int, default=random.randrange(2**32))
-    options = parser.parse_args()
-    order = [case for case in options.only or CASES for _ in range(options.turns)]
-    if options.random:
-        print(f"seed {options.seed}")
-        order = random.Random(options.seed).choices([*CASES], k=options.random)
-    rows: dict[str, Row] = {}
-    with lab("fo", clients=options.clients) as found:
+def await_outcome(moves: bool | None, scene: Scene) -> str:
+    """Wait for what should follow; what did not, in words."""
+    began = time.monotonic()
+    if moves:
+        while not scene.lab.holds(scene.passive):
+            if time.monotonic() - began > SETTLED:
+                return f"the other box was not active within {SETTLED:g} s"
+            time.sleep(0.02)
+        return ""
+    time.sleep(CALM)  # this measures, it waits for nothing
+    if moves is False and not scene.lab.holds(scene.active):
+        return "the addresses moved without need"
+    return ""
+
+
+def print_table(turns: Sequence[Turn]) -> None:
+    """Median and worst of each case."""
+    print("| who | fault | turns | any: median, worst | slowest: median, worst | moved | cut | two |")
+    print("|---|---|---|---|---|---|---|---|")
+    for who, case in dict.fromkeys((it.who, it.case) for it in turns):
+        rows = [it for it in turns if (it.who, it.case) == (who, case)]
+        found = [[it.any_s for it in rows], [it.slowest_s for it in rows]]
+        anybody, slowest = (f"{statistics.median(them):.3f} s, {max(them):.3f} s" for them in found)
+        cut, held = sum(it.cut for it in rows), sum(it.held for it in rows)
+        two = max(it.two_s for it in rows)
+        moved = sum(it.moved for it in rows)
+        print(f"| {who} | {case} | {len(rows)} | {anybody} | {slowest} | {moved} | {cut} of {held} | {two:.3f} s |")
+
+
+@contextmanager
+def pair_of(options: argparse.Namespace) -> Iterator[Lab]:
+    """The two appliances under test, started."""
+    if options.rival is not None:
+        with lab("hapk", clients=options.clients, kind=Rival) as found:
+            found.advert_s = options.rival
+            found.serve(trustme.CA())
+            found.start("a", "b")
+            yield found
+        return
+    with lab("hapf", clients=options.clients) as found:
         found.write_pair()
         found.serve(trustme.CA())
         found.start("a", "b")
-        for case in order:
-            mend(found)
-            turn(found, case, options.clients, rows.setdefault(case, Row()))
-            print(f"{case} {rows[case].service[-1]:.3f} s", file=sys.stderr, flush=True)
-        print("| case | turns | service: median, worst | last client: median, worst | moved | cut | two actives |")
-        print("|---|---|---|---|---|---|---|")
-        for case, row in rows.items():
-            service = f"{statistics.median(row.service):.3f} s, {max(row.service):.3f} s"
-            last = f"{statistics.median(row.last):.3f} s, {max(row.last):.3f} s"
-            print(
-                f"| {case} | {len(row.service)} | {service} | {last} | {row.moved} | {row.cut} | {row.both_s:.2f} s |"
-            )
+        yield found
         mend(found)
         for box in found.boxes.values():
             box.stop()
 
 
+def plan_turns(options: argparse.Namespace) -> list[tuple[str, str]]:
+    if options.random:
+        print(f"seed {options.seed}", flush=True)
+        return random_turns(options.seed, options.random)[options.skip :]
+    cases = options.only or (RIVAL_CASES if options.rival is not None else CASES)
+    return [("", case) for case in cases for _ in range(options.turns)]
+
+
+def measure(options: argparse.Namespace) -> list[Turn]:
+    """All turns; each is appended at once, so that a run may be cut off."""
+    who = "lbfast" if options.rival is None else f"keepalived {options.rival:g} s + HAProxy"
+    began, turns = time.monotonic(), []
+    with pair_of(options) as found:
+        for weather, case in plan_turns(options):
+            if options.seconds and time.monotonic() - began > options.seconds:
+                print(f"{options.seconds} s are over after {len(turns)} turns", file=sys.stderr)
+                break
+            mend(found)
+            turn = play(found, who, weather, case, options.clients)
+            turns.append(turn)
+            if options.append:
+                with options.append.open("a") as stream:
+                    print(json.dumps(asdict(turn)), file=stream)
+            print(f"{len(turns)} {turn}", file=sys.stderr, flush=True)
+    return turns
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--turns", type=int, default=20)
+    parser.add_argument("--clients", type=int, default=200)
+    parser.add_argument("--only", choices=[*CASES], action="append")
+    parser.add_argument("--random", type=int, default=0, metavar="N", help="N faults in random order, instead")
+    parser.add_argument("--seed", type=int, default=random.randrange(2**32))
+    parser.add_argument("--skip", type=int, default=0, metavar="N", help="leave the first N random faults out")
+    parser.add_argument("--seconds", type=int, default=0, help="begin no turn after so long")
+    parser.add_argument("--append", type=Path, metavar="FILE", help="append a line of JSON for each turn")
+    parser.add_argument("--table", type=Path, metavar="FILE", help="measure nothing, print the table of a file")
+    parser.add_argument("--rival", type=float, metavar="SECONDS", help="keepalived with this advert, and HAProxy")
+    options = parser.parse_args()
+    if options.table:
+        print_table([Turn(**json.loads(line)) for line in options.table.read_text().splitlines()])
+        return 0
+    turns = measure(options)
+    print_table(turns)
+    troubled = [turn for turn in turns if turn.trouble]
+    for turn in troubled:
+        print(f"{turn.weather or 'fair'}, {turn.case}: {turn.trouble}")
+    return 1 if troubled else 0
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

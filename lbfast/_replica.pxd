@@ -14,6 +14,11 @@ cdef enum ReplicaFlag:
     REPLICA_PINNED = 2
     REPLICA_REMOVED = 4       # there is no such entry any more
 
+cdef enum ReplicaWalk:        # over all entries of a table
+    WALK_DOUBT                # before a resync: every entry is in doubt
+    WALK_REMOVE               # after it: what the peer does not have goes
+    WALK_RELEASE              # at a takeover: what the peer's connections held, they hold no more
+
 cdef struct ReplicaRecord:    # 44 bytes, little endian as every machine this runs on
     uint8_t key[16]
     uint32_t service          # slot of the sender
@@ -37,3 +42,7 @@ cdef class Replica:
     cdef readonly int64_t unknown    # records of services or real servers that are not here
     cdef readonly int64_t kept       # records for clients that have connections here: ours counts
     cdef readonly int64_t no_room
+    cdef int64_t _walk(self, ReplicaWalk walk, int64_t now) noexcept
+    cdef StickMap* _map_of(self, const ReplicaRecord* record) noexcept nogil
+    cdef void _fetch(self, const ReplicaRecord* record, bint is_near) noexcept nogil
+    cdef void _apply(self, const ReplicaRecord* record, int64_t now) noexcept nogil

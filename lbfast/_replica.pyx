@@ -1,6 +1,6 @@
 """Entries to records and back; see _replica.pxd."""
 
-from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
@@ -10,12 +10,20 @@ from lbfast._stick cimport (
     StickBucket, StickEntry, StickMap, StickTable, stick_bind, stick_change, stick_done, stick_find, stick_hash,
     stick_insert, stick_lock, stick_lock_at, stick_remove, stick_room, stick_unlock,
 )
-from lbfast._stick_lock cimport is_touched
+from lbfast._stick_lock cimport is_touched, stride
 from lbfast._stick_view cimport is_vacant
 from lbfast._sys cimport atomic_load64, atomic_store64
 
+cdef extern from *:
+    """
+    #define prefetch_to_write(where) __builtin_prefetch((where), 1)
+    """
+    void prefetch_to_write(const void* where) noexcept nogil
+
 cdef enum:
     SERVICES = 4096
+    HEADERS_AHEAD = 16        # records: so early a bucket is fetched into the cache,
+    ENTRIES_AHEAD = 8         # and so early the entry in it
     MOST_AGE = 0xFFFFFFFE     # milliseconds: 49 days, longer than any timeout
     REASON_PINNED = 5         # model.state.Reason
     REASON_PEER = 9
@@ -101,6 +109,24 @@ cdef int apply_record(StickMap* map, const ReplicaRecord* record, uint32_t real,
     return rc
 
 
+cdef void fetch_ahead(StickMap* map, const uint8_t* key, bint is_near) noexcept nogil:
+    """Records come in the order of the sender's table, which is none here: each would wait for memory twice."""
+    cdef uint64_t hash = stick_hash(map, key)
+    cdef StickBucket* bucket = &map.buckets[hash & map.mask]
+    cdef uint16_t mark = <uint16_t>(hash >> 48)
+    cdef int way
+    if not is_touched(map, hash & map.mask):
+        return
+    if not is_near:
+        prefetch_to_write(bucket)
+        prefetch_to_write(&bucket.saved)
+        return
+    for way in range(STICK_WAYS):
+        if bucket.mark[way] == mark or bucket.mark[way] == 0:  # a guess, without the lock: nothing depends on it
+            prefetch_to_write(&bucket.entry[way])
+            return
+
+
 cdef void unpin(StickBucket* bucket, int way) noexcept nogil:
     """The peer has another pin, or none any more."""
     stick_change(bucket, way, STICK_NO_CONN, NULL).flags = 0
@@ -123,50 +149,42 @@ cdef void write_entry(StickEntry* entry, const ReplicaRecord* record, uint32_t p
     entry.closed_ms = now - record.closed_age_ms
 
 
-cdef int64_t mark_unseen(StickMap* map) noexcept nogil:
-    """Before a resync: every entry is in doubt."""
-    cdef StickBucket* bucket
-    cdef uint64_t index
-    cdef int64_t marked = 0
-    cdef int way
-    for index in range(map.mask + 1):
-        if not is_touched(map, index) or is_vacant(&map.buckets[index]):
-            continue
-        bucket = stick_lock_at(map, <uint32_t>index)
-        for way in range(STICK_WAYS):
-            if bucket.mark[way] != 0 and bucket.entry[way].holds == 0:
-                bucket.entry[way].flags |= STICK_UNSEEN  # one byte: needs no undo
-                marked += 1
-        stick_unlock(bucket)
-    return marked
+cdef bint change_entry(StickMap* map, StickBucket* bucket, int way, ReplicaWalk walk, int64_t now) noexcept nogil:
+    """One step of a walk, under the lock; whether the entry was concerned."""
+    cdef StickEntry* entry = &bucket.entry[way]
+    if walk == WALK_DOUBT:
+        if entry.holds == 0:
+            entry.flags |= STICK_UNSEEN  # one byte: needs no undo
+        return entry.holds == 0
+    if walk == WALK_REMOVE:
+        if not entry.flags & STICK_UNSEEN or entry.holds:
+            return False
+        stick_remove(map, bucket, way)
+        return True
+    if not entry.flags & (STICK_PEER | STICK_UNSEEN):
+        return False
+    entry = stick_change(bucket, way, STICK_NO_CONN, NULL)
+    if entry.flags & STICK_PEER:
+        entry.closed_ms = now
+    entry.flags &= <uint8_t>~(STICK_PEER | STICK_UNSEEN)
+    stick_done(bucket)
+    return True
 
 
-cdef int64_t settle(StickMap* map, int64_t now, bint removing) noexcept nogil:
-    """After a resync: remove what the peer does not have.  At a takeover: what it held, it holds no more."""
+cdef int64_t walk_table(StickMap* map, ReplicaWalk walk, int64_t now) noexcept nogil:
+    """Every entry; how many were concerned."""
     cdef StickBucket* bucket
-    cdef StickEntry* entry
-    cdef uint64_t index
+    cdef uint64_t index = 0
     cdef int64_t changed = 0
     cdef int way
-    for index in range(map.mask + 1):
-        if not is_touched(map, index) or is_vacant(&map.buckets[index]):
-            continue
-        bucket = stick_lock_at(map, <uint32_t>index)
-        for way in range(STICK_WAYS):
-            entry = &bucket.entry[way]
-            if bucket.mark[way] == 0:
-                continue
-            if removing and entry.flags & STICK_UNSEEN and entry.holds == 0:
-                stick_remove(map, bucket, way)
-                changed += 1
-            elif not removing and entry.flags & (STICK_PEER | STICK_UNSEEN):
-                entry = stick_change(bucket, way, STICK_NO_CONN, NULL)
-                if entry.flags & STICK_PEER:
-                    entry.closed_ms = now
-                entry.flags &= <uint8_t>~(STICK_PEER | STICK_UNSEEN)
-                stick_done(bucket)
-                changed += 1
-        stick_unlock(bucket)
+    while index <= map.mask:
+        if is_touched(map, index) and not is_vacant(&map.buckets[index]):
+            bucket = stick_lock_at(map, <uint32_t>index)
+            for way in range(STICK_WAYS):
+                if bucket.mark[way] != 0:
+                    changed += change_entry(map, bucket, way, walk, now)
+            stick_unlock(bucket)
+        index += stride(map, index)
     return changed
 
 
@@ -265,7 +283,7 @@ cdef class Replica:
                             record_entry(&records[count], &locked.entry[way], service, now)
                             count += 1
                     stick_unlock(locked)
-                index += 1
+                index += stride(map, index)
         out = bytearray((<char*>records)[:count * sizeof(ReplicaRecord)])
         free(records)
         return out, (index if index <= map.mask else -1)
@@ -276,49 +294,57 @@ cdef class Replica:
         cdef Py_ssize_t size = len(data) - offset, i
         cdef Py_ssize_t count = size // <Py_ssize_t>sizeof(ReplicaRecord)
         cdef const char* start = <const char*>data + offset
-        cdef uint32_t service, real, previous
-        cdef int rc
         if offset < 0 or size < 0 or size % <Py_ssize_t>sizeof(ReplicaRecord):
             raise ValueError(f"{size} bytes of records, expected a multiple of {sizeof(ReplicaRecord)}")
+        record = <const ReplicaRecord*>start
         with nogil:
             for i in range(count):
-                record = <const ReplicaRecord*>(start + i * <Py_ssize_t>sizeof(ReplicaRecord))
-                service = self.services[record.service] if record.service < SERVICES else STICK_NO_REAL
-                real = self.reals[record.real] if record.real < STICK_REALS else STICK_NO_REAL
-                if service == STICK_NO_REAL or service >= SERVICES or self.maps[service] == NULL or \
-                        (real == STICK_NO_REAL and not record.flags & REPLICA_REMOVED):
-                    self.unknown += 1
-                    continue
-                previous = self.reals[record.previous] if record.previous < STICK_REALS else STICK_NO_REAL
-                rc = apply_record(self.maps[service], record, real, self.tags[real] if real < STICK_REALS else 0,
-                                  previous, now)
-                if rc > 0:
-                    self.applied += 1
-                elif rc == 0:
-                    self.kept += 1
-                else:
-                    self.no_room += 1
+                if i + HEADERS_AHEAD < count:
+                    self._fetch(&record[i + HEADERS_AHEAD], False)
+                if i + ENTRIES_AHEAD < count:
+                    self._fetch(&record[i + ENTRIES_AHEAD], True)
+                self._apply(&record[i], now)
+
+    cdef StickMap* _map_of(self, const ReplicaRecord* record) noexcept nogil:
+        """The table here that a record belongs to, or NULL."""
+        cdef uint32_t service = self.services[record.service] if record.service < SERVICES else STICK_NO_REAL
+        return self.maps[service] if service < SERVICES else NULL
+
+    cdef void _fetch(self, const ReplicaRecord* record, bint is_near) noexcept nogil:
+        cdef StickMap* map = self._map_of(record)
+        if map != NULL:
+            fetch_ahead(map, record.key, is_near)
+
+    cdef void _apply(self, const ReplicaRecord* record, int64_t now) noexcept nogil:
+        cdef StickMap* map = self._map_of(record)
+        cdef uint32_t real = self.reals[record.real] if record.real < STICK_REALS else STICK_NO_REAL
+        cdef uint32_t previous = self.reals[record.previous] if record.previous < STICK_REALS else STICK_NO_REAL
+        cdef int rc
+        if map == NULL or (real == STICK_NO_REAL and not record.flags & REPLICA_REMOVED):
+            self.unknown += 1
+            return
+        rc = apply_record(map, record, real, self.tags[real] if real < STICK_REALS else 0, previous, now)
+        if rc > 0:
+            self.applied += 1
+        elif rc == 0:
+            self.kept += 1
+        else:
+            self.no_room += 1
 
     def begin_resync(self):
-        cdef int slot
-        cdef int64_t marked = 0
-        with nogil:
-            for slot in range(SERVICES):
-                if self.maps[slot] != NULL:
-                    marked += mark_unseen(self.maps[slot])
-        return marked
+        return self._walk(WALK_DOUBT, 0)
 
     def end_resync(self, int64_t now):
-        return self._settle(now, True)
+        return self._walk(WALK_REMOVE, now)
 
     def release_held(self, int64_t now):
-        return self._settle(now, False)
+        return self._walk(WALK_RELEASE, now)
 
-    def _settle(self, int64_t now, bint removing):
+    cdef int64_t _walk(self, ReplicaWalk walk, int64_t now) noexcept:
         cdef int slot
         cdef int64_t changed = 0
         with nogil:
             for slot in range(SERVICES):
                 if self.maps[slot] != NULL:
-                    changed += settle(self.maps[slot], now, removing)
+                    changed += walk_table(self.maps[slot], walk, now)
         return changed

@@ -102,14 +102,14 @@ def _act(world: World, weather: Weather, box: Box, peer: Box, beat: Beat | None,
 
 def _probe(world: World, memory: Memory, box: Box, peer: Box) -> Probe:
     """What the network answers: an active box does, and a primary that asks makes the secondary wait."""
-    if not needs_probe(memory, Surroundings(box.level), 0, TIMING):
+    if not needs_probe(memory, Surroundings(box.level, box.is_cut_off), 0, TIMING):
         return Probe.NONE
     other = peer.memory
     if not world.has_lan or other is None:
         return Probe.FREE
     if other.standing is Standing.ACTIVE:
         return Probe.TAKEN
-    asks = needs_probe(other, Surroundings(peer.level), 0, TIMING)
+    asks = needs_probe(other, Surroundings(peer.level, peer.is_cut_off), 0, TIMING)
     return Probe.TAKEN if asks and other.is_primary else Probe.FREE
 
 

@@ -8,21 +8,26 @@ from contextlib import suppress
 from pathlib import Path
 
 
-def write_atomically(path: Path, content: bytes, mode: int) -> None:
-    """Replace a file so that a crash at any moment leaves the old one or the new one; OSError when it cannot."""
+def write_atomically(path: Path, content: bytes, mode: int, *, outlives_power: bool = True) -> None:
+    """Replace a file so that a crash at any moment leaves the old one or the new one; OSError when it cannot.
+
+    Without ``outlives_power`` nothing waits for the disk: a killed program still leaves it whole, a power cut may not.
+    """
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as stream:
             os.fchmod(descriptor, mode)
             stream.write(content)
             stream.flush()
-            os.fsync(descriptor)
+            if outlives_power:
+                os.fsync(descriptor)
         os.replace(temporary, path)
     except BaseException:
         with suppress(OSError):
             os.unlink(temporary)
         raise
-    _sync_directory(path.parent)
+    if outlives_power:
+        _sync_directory(path.parent)
 
 
 def open_to_read(path: Path) -> list[int]:

@@ -191,6 +191,11 @@ class Facts:
         return self.peer_level < USEFUL <= self.around.level
 
     @property
+    def peer_is_useful(self) -> bool:
+        """And this box is not."""
+        return self.around.level < USEFUL <= self.peer_level
+
+    @property
     def is_unheard(self) -> bool:
         beat = self.memory.beat
         return beat is not None and not beat.hears
@@ -253,6 +258,12 @@ TABLE: Mapping[Standing, tuple[Row, ...]] = MappingProxyType(
             Row((Peer.SILENT,), ("is_free", "has_announced"), A, "the peer is silent and nobody has the addresses"),
             Row((Peer.LEAVING,), (), A, "the peer has handed over"),
             Row((Peer.PASSIVE,), ("is_granted",), A, "the peer has let go"),
+            Row(
+                (Peer.PASSIVE,),
+                ("is_unheard", "is_free", "has_announced"),
+                A,
+                "the peer does not hear this box, and nobody has the addresses",
+            ),
             Row((Peer.PASSIVE,), ("is_claim_old",), P, "the peer did not answer the claim"),
             Row((Peer.CLAIMING,), ("is_outranked",), P, "the peer claims too and ranks higher"),
             Row((Peer.ACTIVE,), ("has_no_cause",), P, "the peer is active"),
@@ -261,6 +272,13 @@ TABLE: Mapping[Standing, tuple[Row, ...]] = MappingProxyType(
         A: (
             Row(ANY, ("is_stopping",), P, "this box stops"),
             Row((Peer.SILENT,), ("is_cut_off",), P, "this box is cut off from the network and from its peer"),
+            Row((Peer.SILENT,), ("is_unfit",), P, "this box cannot serve, and would not hear the peer's claim"),
+            Row(
+                (Peer.PASSIVE,),
+                ("is_unheard", "peer_is_useful"),
+                P,
+                "this box cannot serve, and the peer, which can, does not hear it",
+            ),
             Row((Peer.CLAIMING,), ("peer_has_cause",), P, "the peer takes over"),
             Row((Peer.ACTIVE,), ("is_outranked",), P, "both boxes were active and the peer ranks higher"),
             Row((Peer.ACTIVE,), ("is_unheard",), P, "both boxes were active and the peer does not hear this one"),
@@ -353,9 +371,15 @@ def make_beat(memory: Memory, around: Surroundings, now: int, timing: Timing) ->
 
 
 def needs_probe(memory: Memory, around: Surroundings, now: int, timing: Timing) -> bool:
-    """Whether to ask the network for the addresses: from the first suspicion until the peer is heard again."""
-    if memory.standing is A or around.level == 0:
+    """Whether to ask the network for the addresses: from the first suspicion until the peer is heard again.
+
+    Also while this box claims and the peer says that it does not hear it: it cannot grant the claim then.
+    Not by a box that could not take them: a question of the primary makes the secondary wait.
+    """
+    if memory.standing is A or around.level == 0 or around.is_cut_off or around.is_stopping:
         return False
+    if memory.standing is C and memory.beat is not None and not memory.beat.hears:
+        return True
     heard_at = memory.started_at if memory.heard_at is None else memory.heard_at
     return now - heard_at >= timing.suspect_ms
 

@@ -204,7 +204,8 @@ class ServiceAddresses:
         entries = [[one.link.name, str(one.address), one.prefix] for one in placements]
         # By a new name each time: the directory is open to the user of control, who could have laid a link there.
         document = json.dumps({"boot": _boot_id(), "addresses": entries})
-        write_atomically(self._record, document.encode(), mode=0o600)
+        # A takeover must not wait for a disk: the record is of this boot alone, a power cut takes addresses and record.
+        write_atomically(self._record, document.encode(), mode=0o600, outlives_power=False)
 
     def _left_over(self, links: Sequence[Link], here: Sequence[LinkAddress]) -> dict[IPAddress, LinkAddress]:
         """Addresses of the record that are still up; none of an earlier boot, whoever raised them since."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import socket
 import ssl
 import sys
@@ -35,7 +36,9 @@ class Client:
             while not self.served:
                 await self.once()
         while True:
-            await asyncio.sleep(every if self.served[-1][1] > self._last_failure() else 0.005)
+            # Spread, so that at any moment somebody is about to connect: a gap is seen as long as it is.
+            pause = every * random.uniform(0.5, 1.5)
+            await asyncio.sleep(pause if self.served[-1][1] > self._last_failure() else 0.005)
             await self.once()
 
     def _last_failure(self) -> float:
@@ -99,9 +102,11 @@ async def main(pem: str, address: str, port: int, count: int, every: float, held
         after, deadline = float(words[1]), time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline and not all(it.served[-1][0] >= after for it in clients):
             await asyncio.sleep(0.02)
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    pending = set(tasks)
+    while pending:  # again: one that had just got its answer does not notice that it was cancelled (Python 3.11)
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=0.5)
     notes["clients"] = {it.source: {"served": it.served, "failed": it.failed} for it in clients}
     print(json.dumps(notes), flush=True)
 

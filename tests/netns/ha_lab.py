@@ -14,12 +14,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import trustme
 from harness import Lbfast, processes_of_session, render_toml, scaled, virtual_service, wait_for
 from namespaces import ip
+from waiting import children_of
 
 VIP, ROUTER = "10.77.0.100", "10.77.0.1"
 BOXES = {"a": "10.77.0.11", "b": "10.77.0.12"}
@@ -28,6 +29,10 @@ SERVERS = ("10.77.0.21", "10.77.0.22", "10.77.0.23")
 PORT = 443
 HERE = Path(__file__).parent
 KEY = "11" * 32
+DEAF = """
+add table inet t
+add chain inet t c { type filter hook input priority 0; policy accept; }
+add rule inet t c udp dport 6694"""
 
 
 @dataclass
@@ -68,6 +73,11 @@ class Lab:
         """All IPv4 addresses in a namespace."""
         links = json.loads(self.ip(name, "-j", "-4", "address", "show"))
         return {one["local"] for link in links for one in link.get("addr_info", ()) if one}
+
+    def add_addresses(self, name: str, addresses: Sequence[str]) -> None:
+        commands = "".join(f"address add {address} dev eth0\n" for address in addresses)
+        words = ["ip", "-n", self.ns(name), "-batch", "-"]
+        subprocess.run(words, input=commands, text=True, check=True, capture_output=True)
 
     def holds(self, name: str) -> bool:
         return VIP in self.addresses(name)
@@ -192,6 +202,23 @@ class Lab:
         for pid in [box.pid, *processes_of_session(box.pid)]:
             self.signal(pid, signal.SIGKILL)
 
+    def stop_box(self, name: str) -> None:
+        """A clean stop begins."""
+        self.boxes[name].process.send_signal(signal.SIGTERM)
+
+    def wait_stopped(self, name: str) -> None:
+        self.boxes[name].wait()
+
+    def hang(self, name: str) -> None:
+        """All workers stand still."""
+        for child, pid in children_of(self.boxes[name].pid).items():
+            if "worker" in child:
+                self.signal(pid, signal.SIGSTOP)
+
+    def deafen(self, name: str) -> None:
+        """No heartbeat is heard there, over any path."""
+        self.nft(name, f"{DEAF} drop\n")
+
     def revive(self, name: str) -> None:
         """Power is back: a machine without any service address, which starts lbfast."""
         self.boxes[name].clean_up()
@@ -258,6 +285,10 @@ class Report:
             for client in self.notes["clients"].values()
         ]
 
+    def waits(self, at: float) -> list[float]:
+        """The longest that each client waited for service, of what it tried at or after a moment."""
+        return [_longest_wait(client, at) for client in self.notes["clients"].values()]
+
     def moved(self, servers: Sequence[int] = (1, 2, 3)) -> int:
         """Clients that were served by more than one of the living servers."""
         return sum(
@@ -267,6 +298,24 @@ class Report:
 
     def cut(self) -> int:
         return len(self.notes["cut"])
+
+
+def _longest_wait(client: dict[str, Any], at: float) -> float:
+    """A row of tries that fail and the one that does not are one wait."""
+    tries = sorted(
+        (begun, done, outcome == "served")
+        for outcome in ("served", "failed")
+        for begun, done, _ in client[outcome]
+        if done >= at
+    )
+    longest, since = 0.0, None
+    for begun, done, is_served in tries:
+        since = max(at, begun) if since is None else since
+        if is_served:
+            longest, since = max(longest, done - since), None
+    if not any(is_served for _, _, is_served in tries):
+        return float("inf")
+    return longest if since is None else max(longest, tries[-1][1] - since)
 
 
 @dataclass
@@ -293,11 +342,14 @@ class Clients:
         return Report(json.loads(notes))
 
 
+AnyLab = TypeVar("AnyLab", bound=Lab)
+
+
 @contextmanager
-def lab(prefix: str, clients: int = 1, **settings: Any) -> Iterator[Lab]:
+def lab(prefix: str, clients: int = 1, kind: type[AnyLab] = Lab, **settings: Any) -> Iterator[AnyLab]:
     """Namespaces, cables and addresses; nothing runs yet.  All of it goes at the end."""
     directory = Path(tempfile.mkdtemp(prefix="lbfast-ha-"))
-    found = Lab(f"{prefix}{os.getpid()}", directory, **settings)
+    found = kind(f"{prefix}{os.getpid()}", directory, **settings)
     names = ("sw", "c", "a", "b", "s", "r")
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, directory, ignore_errors=True)

@@ -19,11 +19,6 @@ from waiting import children_of
 pytestmark = pytest.mark.root
 
 CLIENTS = 20
-DEAF = """
-add table inet t
-add chain inet t c { type filter hook input priority 0; policy accept; }
-add rule inet t c udp dport 6694 drop
-"""
 
 
 @pytest.fixture(autouse=True)
@@ -95,7 +90,7 @@ def test_power_loss_and_rejoin(whole: Lab) -> None:
 def test_clean_stop_hands_over(whole: Lab) -> None:
     clients = whole.clients(CLIENTS)
     at = time.monotonic()
-    whole.boxes["a"].process.send_signal(signal.SIGTERM)
+    whole.stop_box("a")
     whole.wait_states(b="alone")
     served_again(whole, clients, at)
     assert whole.boxes["a"].wait() == 0
@@ -122,8 +117,7 @@ def test_hung_workers_are_noticed(whole: Lab) -> None:
     clients = whole.clients(CLIENTS)
     workers = [pid for name, pid in children_of(whole.boxes["a"].pid).items() if "worker" in name]
     at = time.monotonic()
-    for pid in workers:
-        whole.signal(pid, signal.SIGSTOP)
+    whole.hang("a")
     try:
         whole.wait_states(b="active")
         one_holds(whole, "b")
@@ -131,6 +125,24 @@ def test_hung_workers_are_noticed(whole: Lab) -> None:
         assert "does not move on" in str(whole.status("a")["reasons"] + [whole.status("b")["reasons"]])
     finally:
         for pid in workers:
+            whole.signal(pid, signal.SIGCONT)
+    whole.wait_states(a="passive", b="active")
+
+
+@pytest.mark.parametrize("deaf", [("a",), ("b",), ("a", "b")], ids=["a deaf", "b deaf", "both deaf"])
+def test_hung_workers_of_a_box_whose_heartbeats_are_lost(whole: Lab, deaf: tuple[str, ...]) -> None:
+    """No claim is heard, or no cry for help: it lets go by itself, and the other one asks the network."""
+    for name in deaf:
+        whole.deafen(name)
+    try:
+        wait_for(lambda: not whole.status(deaf[0])["peer"]["heard"], 10, "silence")
+        whole.hang("a")
+        whole.wait_holder("b")
+        one_holds(whole, "b")
+    finally:
+        for name in deaf:
+            whole.nft(name, "delete table inet t\n")
+        for pid in children_of(whole.boxes["a"].pid).values():
             whole.signal(pid, signal.SIGCONT)
     whole.wait_states(a="passive", b="active")
 
@@ -150,7 +162,7 @@ def test_lost_heartbeats_alone_move_nothing(whole: Lab, direction: str) -> None:
     before = len(whole.status("b")["moves"])
     victims = {"both ways": ("a", "b"), "to b": ("b",), "to a": ("a",)}[direction]
     for name in victims:
-        whole.nft(name, DEAF)
+        whole.deafen(name)
     try:
         deaf = victims[-1]
         wait_for(lambda: not whole.status(deaf)["peer"]["heard"], 10, "silence")

@@ -23,6 +23,7 @@ from lbfast.ha.election import (
     needs_probe,
     order_takeover,
 )
+from lbfast.ha.election_model import render_model
 from lbfast.ha.election_page import BEGIN, END, render_page
 from lbfast.ha.timing import Timing, make_timing
 
@@ -159,3 +160,8 @@ def test_the_page_shows_this_very_table() -> None:
     page = Path("docs/ha.md").read_text()
     shown = page[page.index(BEGIN) : page.index(END)]
     assert shown == BEGIN + "\n" + render_page(), "run `python -m lbfast.ha.election_page docs/ha.md`"
+
+
+def test_the_model_for_spin_is_of_this_very_table() -> None:
+    made = Path("docs/model/pair.pml").read_text()
+    assert made == render_model(), "run `python -m lbfast.ha.election_model docs/model/pair.pml`, then spin: docs/ha.md"
