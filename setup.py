@@ -39,6 +39,7 @@ MODULES = [
     "_accept",
     "_splice",
     "_repair",
+    "_letters",
 ]
 
 DIRECTIVES = {

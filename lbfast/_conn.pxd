@@ -63,6 +63,7 @@ cdef enum Ended:
     ENDED_WORKER_DIED = 15
     ENDED_STOP = 16
     ENDED_CUT = 17
+    ENDED_MOVED = 18
 
 cdef enum EndedBy:
     BY_NOBODY = 0

@@ -25,6 +25,7 @@ Moved is read by the next version of the program too: fields are only ever added
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from lbfast._conn cimport Conn
 from lbfast._worker cimport BUFFER_SIZE, Worker
 
 cdef enum:
@@ -38,6 +39,10 @@ cdef enum Carrier:                # what holds the bytes of a direction
     CARRIER_NONE = 0
     CARRIER_BLOCK = 1
     CARRIER_PIPE = 2
+
+cdef enum Fresh:                  # Moved.is_fresh: counts and hold are to be taken anew
+    FRESH_HERE = 1                # the giver's memory is not ours, or it has given back what it counted
+    FRESH_PEER = 2                # it comes from the other box: number and cuts begin anew, too
 
 cdef struct MovedSide:            # 16 bytes
     int64_t active_ms
@@ -63,7 +68,7 @@ cdef struct Moved:                # 256 bytes
     uint8_t linger_side
     uint8_t by
     uint8_t has_server            # a socket of the server side comes along
-    uint8_t is_fresh              # counts and hold are to be taken anew: the giver's memory is not ours
+    uint8_t is_fresh              # Fresh, or 0
     uint8_t held
     uint8_t hold_way
     MovedSide client
@@ -94,5 +99,7 @@ cdef struct Moved:                # 256 bytes
 
 # Offer some connections to the seats this worker leaves to, and free the records of those that were taken.
 cdef void handover_turn(Worker* w) noexcept nogil
+# Send one to a process that is no worker, and forget it, everything it counted for given back; False: not sent.
+cdef bint handover_give(Worker* w, uint32_t slot, Conn* c, int outbox) noexcept nogil
 # A connection that another worker sent; the descriptors are ours.
 cdef void handover_take(Worker* w, const char* data, size_t size, int* fds, int count) noexcept nogil

@@ -6,7 +6,7 @@ from libc.string cimport memcpy, memset
 from lbfast._close cimport conn_end, count_service
 from lbfast._conn cimport (
     BY_LBFAST, CONN_CLAIMING, CONN_COUNTED_REAL, CONN_COUNTED_SERVICE, CONN_QUEUED, ENDED_CUT, ENDED_HALT,
-    ENDED_RESOURCE, OFFER_NONE, OFFER_TAKEN, PHASE_FREE, PHASE_LINGER, PHASE_MOVED, PHASE_PROXY,
+    ENDED_MOVED, ENDED_RESOURCE, OFFER_NONE, OFFER_TAKEN, PHASE_FREE, PHASE_LINGER, PHASE_MOVED, PHASE_PROXY,
     PHASE_RELAY, Conn, Flow, Side, conn_get, conn_put, offer_key,
 )
 from lbfast._counters cimport WorkerLine, WorkerPage, live_move
@@ -170,15 +170,12 @@ cdef void side_forget(Worker* w, Side* side) noexcept nogil:
         side.fd = -1
 
 
-cdef bint offer(Worker* w, uint32_t slot, Conn* c, int target) noexcept nogil:
-    """Send a connection away; False when it could not be sent, and nothing has changed."""
-    cdef Moved m
+cdef bint post(Worker* w, const Conn* c, Moved* m, int outbox) noexcept nogil:
+    """The message and whatever hangs on it; False when it could not be sent."""
     cdef iovec parts[3]
     cdef int fds[HANDS]
     cdef int part = 1, count = 1
-    cdef uint8_t phase = c.phase
-    fill(w, &m, slot, c)
-    parts[0].iov_base = &m
+    parts[0].iov_base = m
     parts[0].iov_len = sizeof(Moved)
     fds[0] = c.client.fd
     if m.has_server:
@@ -186,12 +183,29 @@ cdef bint offer(Worker* w, uint32_t slot, Conn* c, int target) noexcept nogil:
         count = 2
     count = add_flow(w, &c.inbound, &m.inbound, parts, &part, fds, count)
     count = add_flow(w, &c.outbound, &m.outbound, parts, &part, fds, count)
+    return send(outbox, parts, part, fds, count)
+
+
+cdef void forget(Worker* w, uint32_t slot, Conn* c) noexcept nogil:
+    """What was sent is another's: this worker's ends of it go."""
+    timer_stop(&w.wheel, slot)
+    side_forget(w, &c.client)
+    side_forget(w, &c.server)
+    flow_forget(w, &c.inbound)
+    flow_forget(w, &c.outbound)
+
+
+cdef bint offer(Worker* w, uint32_t slot, Conn* c, int target) noexcept nogil:
+    """Send a connection away; False when it could not be sent, and nothing has changed."""
+    cdef Moved m
+    cdef uint8_t phase = c.phase
+    fill(w, &m, slot, c)
     ready_remove(w, slot)
     c.phase = PHASE_MOVED
     fence_release()
     c.offer = offer_key(c.generation)
     fence_release()
-    if not send(w.outboxes[w.targets[target]], parts, part, fds, count):
+    if not post(w, c, &m, w.outboxes[w.targets[target]]):
         c.offer = OFFER_NONE
         fence_release()
         c.phase = phase
@@ -200,13 +214,23 @@ cdef bint offer(Worker* w, uint32_t slot, Conn* c, int target) noexcept nogil:
         return False
     w.sent[target] += 1
     w.page.worker.moved_out += 1
-    timer_stop(&w.wheel, slot)
-    side_forget(w, &c.client)
-    side_forget(w, &c.server)
-    flow_forget(w, &c.inbound)
-    flow_forget(w, &c.outbound)
+    forget(w, slot, c)
     if w.is_apart:
         conn_put(w.slab, slot)
+    return True
+
+
+cdef bint handover_give(Worker* w, uint32_t slot, Conn* c, int outbox) noexcept nogil:
+    cdef Moved m
+    fill(w, &m, slot, c)
+    m.is_fresh = FRESH_HERE
+    if not post(w, c, &m, outbox):
+        return False
+    w.page.worker.moved_out += 1
+    forget(w, slot, c)
+    c.inbound.held = 0
+    c.outbound.held = 0
+    conn_end(w, slot, c, ENDED_MOVED, BY_LBFAST)
     return True
 
 
@@ -379,6 +403,13 @@ cdef bint is_whole(const Moved* m, size_t size, int count) noexcept nogil:
     return count == wanted and m.size <= size
 
 
+cdef void settle_in(Worker* w, Conn* c, uint64_t own_id) noexcept nogil:
+    """It comes from the peer, whose numbers mean nothing here."""
+    c.id = own_id
+    if c.real >= 0:
+        c.cut_seq = atomic_load32(&real_of(w, c).cut_seq)
+
+
 cdef void handover_take(Worker* w, const char* data, size_t size, int* fds, int count) noexcept nogil:
     cdef Moved m
     cdef uint32_t slot = 0
@@ -386,6 +417,7 @@ cdef void handover_take(Worker* w, const char* data, size_t size, int* fds, int 
     cdef const char* rest
     cdef const int* hands = fds
     cdef bint is_kept
+    cdef uint64_t own_id
     memset(&m, 0, sizeof(Moved))
     memcpy(&m, data, min(size, sizeof(Moved)))
     w.page.worker.moved_in += 1
@@ -399,7 +431,10 @@ cdef void handover_take(Worker* w, const char* data, size_t size, int* fds, int 
         w.page.worker.no_descriptors += 1
         drop_all(fds, count)
         return
+    own_id = c.id
     read_conn(c, &m, fds)
+    if m.is_fresh == FRESH_PEER:
+        settle_in(w, c, own_id)
     if not m.is_fresh and not claim_offer(w, c):
         c.client.fd = -1
         c.server.fd = -1

@@ -17,7 +17,7 @@ from lbfast._conn cimport (
     SIDE_RESET, SIDE_URGENT, SIDE_WRITABLE, Conn, Side, Slab,
 )
 from lbfast._counters cimport Counters
-from lbfast._handover cimport LETTER_MAX, handover_turn
+from lbfast._handover cimport LETTER_MAX, handover_give, handover_turn
 from lbfast._link cimport is_waiting, link_failed, link_ready, link_relay, link_retry, link_schedule
 from lbfast._pick cimport pick_was_cut
 from lbfast._pipe cimport pool_close, pool_open
@@ -458,6 +458,25 @@ cdef class Loop:
             w.sent[i] = 0 if apart else w.pages[seat].worker.moved_in
         w.target_count = len(targets)
         w.is_leaving = 1
+
+    def give_away(self, services, int outbox):
+        """Send connections of these service slots to another process and forget them.
+
+        How many cannot go (they are not established, or about to end); -1 when ``outbox`` is full: again, later.
+        """
+        cdef Worker* w = &self.worker
+        cdef Conn* c
+        cdef uint32_t slot
+        cdef int stay = 0
+        for slot in range(w.slab.head.top):
+            c = &w.slab.conns[slot]
+            if is_elsewhere(c) or c.service not in services:
+                continue
+            if c.phase != PHASE_RELAY or c.client.flags & SIDE_RESET or c.server.flags & SIDE_RESET:
+                stay += 1
+            elif not handover_give(w, slot, c, outbox):
+                return -1
+        return stay
 
     def close_all(self, uint8_t ended):
         """End every connection; how many."""

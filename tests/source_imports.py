@@ -24,7 +24,7 @@ PACKAGES: dict[str, set[str]] = {
 _LOW = {"_sys", "_address", "_siphash", "_shm"}
 _PARTS = _LOW | {"_table", "_stick", "_conn", "_pipe", "_proxy", "_timer", "_counters", "_ring", "_sched", "_journal"}
 # The loop, in layers: each may use those before it.
-_LOOP = ("_worker", "_relay", "_pick", "_close", "_link", "_handover", "_accept", "_splice", "_repair")
+_LOOP = ("_worker", "_relay", "_pick", "_close", "_link", "_handover", "_accept", "_splice", "_repair", "_letters")
 COMPILED: dict[str, set[str]] = {
     "_sys": set(),
     "_siphash": set(),
@@ -50,6 +50,8 @@ FURTHER: dict[str, set[str]] = {
     "lbfast/control/*": {"_shm", "_table", "_stick", "_counters", "_ring", "_conn", "health.results"},
     "lbfast/control/where_to.py": {"_sched"},  # the rendezvous hash, to say where a client would go
     "lbfast/ha/*": {"_shm", "_replica", "config.files", "config.paths", "control.protocol"},  # one framing, one file
+    "lbfast/ha/moving.py": {"_letters"},  # passes connections on
+    "lbfast/ha/doors.py": {"_letters"},  # ... to workers
     "lbfast/cli/passwords.py": {"web"},  # users and keys are set on the console while nothing runs, too
     "lbfast/cli/demo_web.py": {"web"},  # shows the setup link
     "lbfast/cli/running.py": {"config", "supervisor"},  # `run` is the supervisor, `check` reads a file

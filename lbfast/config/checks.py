@@ -56,11 +56,25 @@ def check_service(path: KeyPath, service: VirtualService) -> Iterator[Finding]:
 
 def _check_sources(path: KeyPath, service: VirtualService) -> Iterator[Finding]:
     families = {is_ipv6(server.address) for server in servers_of(service)}
+    if service.source_address == "vip":
+        yield from _check_source_vip(path, service, families)
+        return
     for index, address in enumerate(service.source_addresses):
         if families and is_ipv6(address) not in families:
             other = "IPv4" if is_ipv6(address) else "IPv6"
             expected = f"an {other} address, because every real server here has one"
             yield Finding((*path, "source_addresses", index), render_value(address), expected)
+
+
+def _check_source_vip(path: KeyPath, service: VirtualService, families: set[bool]) -> Iterator[Finding]:
+    path, found = (*path, "source_address"), '"vip"'
+    if service.source_addresses:
+        yield Finding(path, f"{found} beside source_addresses", "one of the two")
+    if str(service.address) in ("0.0.0.0", "::"):
+        yield Finding(path, f"{found} with address {service.address}", "a single service address to connect from")
+    elif families and families != {is_ipv6(service.address)}:
+        other = "IPv6" if is_ipv6(service.address) else "IPv4"
+        yield Finding(path, f"{found} with real servers of the other family", f"{other} addresses of the real servers")
 
 
 def _check_health(path: KeyPath, service: VirtualService) -> Iterator[Finding]:

@@ -152,7 +152,7 @@ def service_settings(service: VirtualService, layout: Layout) -> ServiceSettings
         "proxy_timeout_ms": service.proxy_timeout,
         "reals": [layout.reals[service.label, real.label] for real in service.real_servers],
         "fallback": layout.reals.get((service.label, FALLBACK_LABEL), -1),
-        "sources": service.source_addresses,
+        "sources": service.sources,
         "allow": service.allow,
         "deny": service.deny,
         "accept_proxy_from": service.accept_proxy_from,

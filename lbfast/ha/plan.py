@@ -34,6 +34,7 @@ class ServicePlan:
     is_deferring: bool  # a connection without a byte never reaches a worker
     is_persistent: bool
     timeout_ms: int
+    is_movable: bool  # its connections to the servers come from a service address, which moves
     reals: tuple[RealPlan, ...]
 
 

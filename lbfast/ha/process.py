@@ -24,6 +24,7 @@ from lbfast._shm import now_ms
 from lbfast.ha.config_sync import ConfigSync, ask_control
 from lbfast.ha.desk import Desk
 from lbfast.ha.door import SOCKET_NAME, Door
+from lbfast.ha.doors import Doors
 from lbfast.ha.duty import Duty
 from lbfast.ha.election import USEFUL, HaState, Memory
 from lbfast.ha.failback import Failback
@@ -32,6 +33,7 @@ from lbfast.ha.heartbeat import Path as BeatPath
 from lbfast.ha.link import Link, LinkError, ensure_identity
 from lbfast.ha.linking import Linking
 from lbfast.ha.local_settings import local_settings
+from lbfast.ha.moving import Ask, Moving
 from lbfast.ha.pair_file import (
     Lives,
     Pair,
@@ -115,6 +117,14 @@ class HaProcess:
         self.peer_facts: dict[str, Any] = {}
         self.handlers: dict[str, Handler] = {}  # of the peer's questions
         self.desk = Desk(self)
+        self.moving = Moving(
+            plan=lambda: self.plan,
+            doors=Doors(channel.send_now, now_ms, self.tell),
+            ask=self._ask,
+            now=now_ms,
+            is_active=lambda: self.duty is not None and self.duty.is_active,
+            tell=self.tell,
+        )
         self.sync = ConfigSync(
             setup.state_dir,
             partial(ask_control, setup.runtime_dir / "control.sock"),
@@ -139,6 +149,9 @@ class HaProcess:
             "commit": self.sync.on_commit,
             "fetch": self.sync.on_fetch,
             "marks": self.sync.on_marks,
+            "give_connections": self.moving.on_give,
+            "take_connections": self.moving.on_part,
+            "keep_connections": self.moving.on_keep,
         }
         door = Door(self.setup.runtime_dir / SOCKET_NAME, HaVerbs(self).handlers(), self.setup.owner)
         await door.start()
@@ -276,8 +289,15 @@ class HaProcess:
         if self.linking is not None and self.linking.current is not None:
             self.linking.current.poke()
         if is_active:
+            self.moving.arrive()
             self._loop.call_later(_AFTER_TAKEOVER_S, self._release_held)
+        else:
+            self.moving.depart()
         self.say({"event": "pair", "paired": True, "active": is_active})
+
+    def _ask(self) -> Ask | None:
+        current = None if self.linking is None else self.linking.current
+        return None if current is None else current.ask
 
     def _release_held(self) -> None:
         """What the peer's connections held ages from now on; after the first clients have been served."""
@@ -390,6 +410,8 @@ class HaProcess:
             for slot, fd in zip(message.get("slots", ()), fds, strict=False):
                 if slot not in self.setup.sticks:
                     self.setup.sticks[slot] = self.setup.attach(fd)
+        elif what == "doors":
+            self.moving.doors.on_doors(fds)
         elif what == "plan" and fds:
             self._take_plan(unpack_plan(fds[0]))
 

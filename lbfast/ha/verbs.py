@@ -87,10 +87,12 @@ class HaVerbs:
             raise ControlError("refused", "not ready to take over: " + "; ".join(against) + " (--force does it anyway)")
         self._process.tell(f"takeover ordered by {by or 'an operator'}" + (f": {reason}" if reason else ""))
         started = now_ms()
-        duty.order(started)
+        await self._process.moving.fetch()
+        duty.order(now_ms())
         while not duty.is_active and now_ms() - started < duty.timing.order_ms:
             await asyncio.sleep(_LOOK_S)
         if not duty.is_active:
+            await self._process.moving.give_up()
             raise ControlError("refused", "the peer did not let go in time; it stays active")
         return {"state": duty.state(now_ms()).value, "took_ms": now_ms() - started}
 

@@ -166,6 +166,11 @@ class VirtualService(BaseModel):
     source_addresses: Annotated[tuple[HostAddress, ...], Strict(False), Field(max_length=MOST_SOURCES)] = Field(
         default=(), description="Addresses of this machine to connect from, used in turn. Empty = the kernel's choice."
     )
+    source_address: Literal["auto", "vip"] = Field(
+        default="auto",
+        description="vip: connect to the real servers from the service address, so that in a pair a planned takeover "
+        "can move established connections. auto: source_addresses.",
+    )
     fallback_server: FallbackServer | None = Field(
         default=None, description="Where connections go when no real server can take them. Default: they are reset."
     )
@@ -215,6 +220,11 @@ class VirtualService(BaseModel):
     def port_numbers(self) -> tuple[int, ...]:
         """Every port, in ascending order."""
         return tuple(numbers_of(self.ports))
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Addresses to connect from; empty = the kernel's choice."""
+        return (str(self.address),) if self.source_address == "vip" else tuple(map(str, self.source_addresses))
 
     @property
     def has_table(self) -> bool:

@@ -99,6 +99,7 @@ class Ended(Word):
     WORKER_DIED = 15  # its worker was killed
     STOP = 16  # lbfast was stopped
     CUT = 17  # an operator or a drain deadline cut it
+    MOVED = 18  # it goes on at the peer: a planned takeover
 
 
 class EndedBy(Word):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Set
 
 from lbfast._stick import StickTable
 from lbfast.config.layout import Layout
@@ -49,12 +50,13 @@ def ha_body(config: Config, layout: Layout, version: int, shared: Shared, channe
 
 def make_plan(config: Config, layout: Layout, version: int) -> HaPlan:
     """What the ha process needs of a configuration."""
-    services = tuple(_service_plan(service, layout) for service in config.virtual_services)
+    addresses = {str(service.address) for service in config.virtual_services}
+    services = tuple(_service_plan(service, layout, addresses) for service in config.virtual_services)
     digest = hashlib.sha256(config.model_dump_json(exclude={"workers", "pin_workers", "log"}).encode()).hexdigest()
     return HaPlan(config.ha, services, version, digest)
 
 
-def _service_plan(service: VirtualService, layout: Layout) -> ServicePlan:
+def _service_plan(service: VirtualService, layout: Layout, addresses: Set[str]) -> ServicePlan:
     reals = [(real.label, real.id) for real in service.real_servers]
     if service.fallback_server is not None:
         reals.append((FALLBACK_LABEL, service.fallback_server.id))
@@ -69,6 +71,7 @@ def _service_plan(service: VirtualService, layout: Layout) -> ServicePlan:
         is_deferring=service.client_speaks_first,
         is_persistent=service.persistence.mode != 0,
         timeout_ms=int(service.persistence.timeout),
+        is_movable=bool(service.sources) and addresses.issuperset(service.sources),
         reals=tuple(
             RealPlan(str(identity), layout.reals[service.label, label], label, is_probed and label != FALLBACK_LABEL)
             for label, identity in reals

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from lbfast.supervisor.addresses import AddressFaults
 from lbfast.supervisor.bodies import HA
-from lbfast.supervisor.channel import Message
+from lbfast.supervisor.channel import MAX_FDS, Message
 from lbfast.supervisor.children import Child
 from lbfast.supervisor.ha_body import make_plan
 from lbfast.supervisor.post import Post, in_parts
@@ -43,8 +43,11 @@ class HaLine:
         if (child := self._child) is not None:
             self._post.send(child, {"do": "release"})
 
-    def hears(self, child: Child, message: Message) -> bool:
+    def hears(self, child: Child, message: Message, fds: Sequence[int]) -> bool:
         """Whether this message is about the pair; then the ha process should run."""
+        if child.name == HA and message.get("event") == "doors":
+            self._open_doors(child, message.get("services", ()), fds)
+            return True
         if child.name == HA and message.get("event") == "pair":
             self._on_pair(message)
             return True
@@ -63,6 +66,14 @@ class HaLine:
                 addresses.take_back(wanted_addresses(config), hold=message.get("active") is True)
             except AddressFaults as error:
                 self._complain(f"the service addresses cannot be kept: {error}")
+
+    def _open_doors(self, child: Child, services: Sequence[int], fds: Sequence[int]) -> None:
+        """A planned takeover: the workers' inboxes for it, and theirs what it takes their connections with."""
+        workers = [worker for worker in self._ranks.workers() if worker.ready and not worker.is_leaving]
+        for worker in workers if fds else ():
+            worker.channel.send_now({"do": "give", "services": list(services)}, fds[:1])
+        inboxes = self._assets.seats.inboxes
+        child.channel.send_now({"do": "doors"}, [inboxes[worker.seat].send for worker in workers[:MAX_FDS]])
 
     def close(self) -> None:
         if self._plan_fd >= 0:

@@ -308,7 +308,7 @@ class Supervisor:
             self._news.tell(message)
         elif event == "switched":
             self._switch.on_switched(child)
-        elif self._ha_line.hears(child, message):
+        elif self._ha_line.hears(child, message, fds):
             self._start(HA)  # unless it runs
         elif child.name == "control" and "do" in message and self._state in (State.STARTING, State.RUNNING):
             self._desk.hear(message, fds)

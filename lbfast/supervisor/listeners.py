@@ -67,7 +67,8 @@ def open_listeners(
     new = [spec for spec in specs if not any(_overlap(spec, other.spec) for other in ours)]
     probed = (_probe(spec, services[spec.label][0], free_bind=free_bind) for spec in new)
     faults = [fault for fault in probed if fault is not None]
-    faults += find_source_faults(services.values())
+    away = {str(service.address) for _, service in services.values()} if free_bind else set()
+    faults += find_source_faults(services.values(), away)
     opened: list[Listener] = []
     for spec in () if faults else specs:
         position, service = services[spec.label]

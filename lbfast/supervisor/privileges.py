@@ -23,7 +23,14 @@ NOBODY: Final = "nobody"
 WORKER_KEEPS: Final = frozenset({Capability.SYS_RESOURCE})
 """Pipes of full size beyond fs.pipe-user-pages-soft; its other powers are calls that a worker's filter refuses."""
 HA_KEEPS: Final = frozenset(
-    {Capability.CHOWN, Capability.DAC_OVERRIDE, Capability.NET_ADMIN, Capability.NET_RAW, Capability.SYS_NICE}
+    {
+        Capability.CHOWN,
+        Capability.DAC_OVERRIDE,
+        Capability.NET_ADMIN,
+        Capability.NET_BIND_SERVICE,  # a connection to port 443 that moves here
+        Capability.NET_RAW,
+        Capability.SYS_NICE,
+    }
 )
 NOTHING: Final[frozenset[int]] = frozenset()
 _TO_BECOME: Final = frozenset({Capability.SETUID, Capability.SETGID})

@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from lbfast.model.addresses import is_ipv6
 from lbfast.model.service import VirtualService
 from lbfast.supervisor.faults import Fault
 
 
-def find_source_faults(services: Iterable[tuple[int, VirtualService]]) -> list[Fault]:
-    """What cannot be connected from.  After service addresses are raised: these may be named as well."""
+def find_source_faults(
+    services: Iterable[tuple[int, VirtualService]], away: Collection[str] = frozenset()
+) -> list[Fault]:
+    """What cannot be connected from.  After service addresses are raised: these may be named as well.
+
+    ``away``: addresses that need not be here yet, because in a pair they come and go.
+    """
     faults = []
     for position, service in services:
         for key, address in _sources(service):
-            if not _is_ours(address):
+            if address not in away and not _is_ours(address):
                 found = f'"{address}", which is not on this machine'
                 faults.append(Fault(position, key, found, "an address of this machine: every connect would fail"))
     return faults
 
 
 def _sources(service: VirtualService) -> Iterator[tuple[str, str]]:
-    for address in service.source_addresses:
-        yield "source_addresses", address
+    for address in service.sources:
+        yield "source_address" if service.source_address == "vip" else "source_addresses", address
     if service.health_check.source_address is not None:
         yield "health_check.source_address", service.health_check.source_address
 

@@ -25,6 +25,7 @@ STOP_GRACE = 1.0
 """How long established connections may go on after a stop was asked for: enough for an answer that is on its way.
 Then they are ended on both sides, or the real servers would keep orphans for hours."""
 
+_GIVE_WITHIN = 0.4  # connections that do not fit through the door in time stay, and are cut with the address
 _LINGER = 1.0  # after the cut, for last bytes and resets to leave
 
 
@@ -161,6 +162,8 @@ class _Worker:
             self.loop.leave(dict(zip(message["to"], fds, strict=True)), apart=True)
         elif what == "leave":
             self.loop.leave(message["to"])
+        elif what == "give":
+            self._give(frozenset(message["services"]), *fds)
         elif what == "freeze":
             self._stand_still()
         elif what == "listen" and not self.asked:
@@ -173,6 +176,15 @@ class _Worker:
     def _meet(self, seat: int, slab: int, send: int, ring: int) -> None:
         self.loop.meet(seat, Slab.attach(slab), send)
         self.holdings |= {f"slab.{seat}": slab, f"inbox.{seat}.send": send, f"ring.{seat}": ring}
+
+    def _give(self, services: frozenset[int], outbox: int) -> None:
+        """A planned takeover: established connections go to the ha process; nobody is served meanwhile."""
+        try:
+            deadline = time.monotonic() + _GIVE_WITHIN
+            while self.loop.give_away(services, outbox) < 0 and time.monotonic() < deadline:
+                time.sleep(0.001)  # the door is full: the ha process empties it
+        finally:
+            os.close(outbox)
 
     def _stand_still(self) -> None:
         """Touch nothing that is shared until the next message says how it goes on."""
