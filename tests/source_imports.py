@@ -52,6 +52,7 @@ FURTHER: dict[str, set[str]] = {
     "lbfast/ha/*": {"_shm", "_replica", "config.files", "config.paths", "control.protocol"},  # one framing, one file
     "lbfast/ha/moving.py": {"_letters"},  # passes connections on
     "lbfast/ha/doors.py": {"_letters"},  # ... to workers
+    "lbfast/ha/web_user.py": {"web.store", "web.users"},  # whose password pairing asks for, also while web is down
     "lbfast/cli/passwords.py": {"web"},  # users and keys are set on the console while nothing runs, too
     "lbfast/cli/demo_web.py": {"web"},  # shows the setup link
     "lbfast/cli/running.py": {"config", "supervisor"},  # `run` is the supervisor, `check` reads a file

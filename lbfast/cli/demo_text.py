@@ -27,6 +27,9 @@ def render_config(port: int, web: int, servers: Sequence[Served]) -> str:
 address = "127.0.0.1"
 port = {web}
 
+[ha]
+pairing = false    # nobody makes a demo their secondary
+
 [[virtual_service]]
 label = {_toml(SERVICE)}
 address = "127.0.0.1"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from lbfast.control import reports
@@ -25,6 +26,25 @@ PER_PAUSE: Final = 100
 MOST_WAITING: Final = 200  # messages
 RETRIES: Final = (10.0, 60.0, 300.0)
 COMMIT: Final = "commit"
+BACKUP: Final = "backup"
+CONCERNED: Final = {COMMIT: "the configuration", BACKUP: "the scheduled backup"}
+
+
+@dataclass
+class WayMark:
+    """Of one way, since the start or since alerts were configured anew."""
+
+    sent_at: str | None = None
+    error: str = ""
+    error_at: str | None = None
+    failing: bool = False
+
+    def note(self, why: str, at: str) -> None:
+        self.failing = bool(why)
+        if why:
+            self.error, self.error_at = why, at
+        else:
+            self.sent_at = at
 
 
 class Alerting:
@@ -41,6 +61,7 @@ class Alerting:
     def _start(self, settings: AlertSettings) -> None:
         self._settings = settings
         self._ways = ways_of(settings, self._host)
+        self._marks = {name: WayMark() for name in self._ways}
         self._watch = AlertWatch(settings.certificate_days, settings.table_percent)
         wait, interval = settings.group_wait / 1_000, settings.repeat_after / 1_000
         self._groups = AlertGroups(wait, interval, settings.most_per_hour)
@@ -51,8 +72,9 @@ class Alerting:
             self._start(settings)
 
     def hear(self, record: Mapping[str, Any]) -> None:
-        if record.get("failed") == COMMIT and self._settings.is_on:
-            self._groups.offer(Alert(COMMIT, "the configuration", str(record["message"]), str(record["at"])), _now())
+        kind = str(record.get("failed"))
+        if kind in CONCERNED and self._settings.is_on:
+            self._groups.offer(Alert(kind, CONCERNED[kind], str(record["message"]), str(record["at"])), _now())
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -74,10 +96,14 @@ class Alerting:
             )
         alert = Alert("test", "test", "this is a test of the alerts of lbfast", self._engine.clock.now_iso())
         message = AlertMessage("test", (alert,))
-        results = await asyncio.gather(*(self._try(way, message) for way in self._ways.values()))
+        results = await asyncio.gather(*(self._try(name, way, message) for name, way in self._ways.items()))
         return {
             "ways": [{"way": name, "ok": not why, "error": why} for name, why in zip(self._ways, results, strict=True)]
         }
+
+    def state(self) -> dict[str, Any]:
+        """What came of the last messages of each way."""
+        return {"ways": [{"way": name, **asdict(self._marks[name])} for name in self._ways]}
 
     async def flush(self) -> None:
         """At the end: what is under way may have a moment."""
@@ -129,7 +155,7 @@ class Alerting:
 
     async def _send(self, name: str, way: Way, message: AlertMessage) -> None:
         for pause in (*RETRIES, None):
-            why = await self._try(way, message)
+            why = await self._try(name, way, message)
             if not why:
                 if name in self._failing:
                     self._failing.discard(name)
@@ -140,13 +166,16 @@ class Alerting:
                 await asyncio.sleep(pause)
         self._engine.announce(f"an alert could not be sent by {name}, it is given up: {message.subject}", "process")
 
-    async def _try(self, way: Way, message: AlertMessage) -> str:
+    async def _try(self, name: str, way: Way, message: AlertMessage) -> str:
         """What was wrong, or nothing."""
+        why = ""
         try:
             await asyncio.to_thread(way, message)
         except (OSError, ValueError) as error:
-            return str(error) or type(error).__name__
-        return ""
+            why = str(error) or type(error).__name__
+        if (mark := self._marks.get(name)) is not None:  # a commit may have taken the way out meanwhile
+            mark.note(why, self._engine.clock.now_iso())
+        return why
 
     def _tell(self, name: str, error: OSError) -> None:
         if name not in self._failing:

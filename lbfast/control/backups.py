@@ -45,7 +45,8 @@ class Backups:
         self._shelf = shelf
         self._state_dir = state_dir
         self._lock = asyncio.Lock()
-        self._told = ""
+        self._failure = ""  # of the scheduled backup, until one is made
+        self._failed_at: str | None = None
 
     def replace(self, settings: BackupSettings) -> None:
         self._settings = settings
@@ -172,11 +173,12 @@ class Backups:
             try:
                 if self._is_due(self._engine.clock.wall()):
                     await self._make_scheduled()
-                    self._told = ""
+                    self._failure, self._failed_at = "", None
             except (ControlError, OSError, ValueError) as error:
-                if str(error) != self._told:
-                    self._told = str(error)
-                    self._engine.announce(f"the scheduled backup failed: {error}", "process")
+                self._failed_at = self._engine.clock.now_iso()
+                if str(error) != self._failure:
+                    self._failure = str(error)
+                    self._engine.announce(f"the scheduled backup failed: {error}", "process", failed="backup")
             await asyncio.sleep(LOOK_S)
 
     def _is_due(self, now: datetime) -> bool:
@@ -205,4 +207,24 @@ class Backups:
             with self._shelf.found(BACKUP, it["name"]).open("rb") as stream:
                 it["encrypted"] = is_encrypted(stream.read(64))
             it["scheduled"] = it["name"].startswith(AUTO)
-        return {"backups": backups}
+        return {"backups": backups, "schedule": self._schedule(backups)}
+
+    def _schedule(self, backups: list[dict[str, Any]]) -> Report:
+        """What is made by itself: when next, and what came of the last one."""
+        settings = self._settings
+        newest = next((it["modified"] for it in backups if it["scheduled"]), None)
+        next_at = None
+        if settings.every is not None:
+            wall = self._engine.clock.wall()
+            made = wall if newest is None else datetime.fromisoformat(newest)
+            due = made if newest is None else made + timedelta(milliseconds=settings.every)
+            next_at = max(due, wall).isoformat(timespec="seconds")
+        return {
+            "every_ms": settings.every,
+            "keep": settings.keep,
+            "encrypted": settings.passphrase_file is not None,
+            "last_at": newest,
+            "next_at": next_at,
+            "error": self._failure,
+            "error_at": self._failed_at,
+        }

@@ -17,7 +17,8 @@ LONGEST_CONFIRM: Final = 86_400
 
 
 def candidate(engine: Engine) -> Result:
-    return _drafts(engine).show()
+    edited_on = None if engine.pair is None else engine.pair.edited_on()
+    return {**_drafts(engine).show(), "edited_on": edited_on}
 
 
 def candidate_diff(engine: Engine) -> Result:

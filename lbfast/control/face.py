@@ -21,6 +21,7 @@ from lbfast.control.support import Support
 if TYPE_CHECKING:
     from lbfast.control.commits import Commits
     from lbfast.control.engine import Engine
+    from lbfast.control.pair import PairLine
     from lbfast.model.appliance import Config
 
 
@@ -35,6 +36,7 @@ class Face:
     sampler: Sampler
     kept_log: KeptLog
     alerting: Alerting
+    pair: PairLine | None = None
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     def start(self) -> None:
@@ -50,6 +52,8 @@ class Face:
         """A commit stands."""
         self.alerting.replace(config.alerts)
         self.backups.replace(config.backup)
+        if self.pair is not None and config.web is not None and config.ha.pairing:
+            self.pair.start()  # unless it runs: it answers who wants to make this box its secondary
 
     def hear(self, record: Mapping[str, Any]) -> None:
         """An administrative, health or process record."""
@@ -73,6 +77,7 @@ def make_face(engine: Engine, commits: Commits, config: Config, state_dir: Path,
         Sampler(engine, state_dir),
         kept_log,
         Alerting(engine, config.alerts),
+        engine.pair,
     )
     engine.face = face
     engine.events.listeners.append(face.hear)

@@ -94,6 +94,10 @@ def supports(engine: Engine) -> Result:
     return {"archives": face_of(engine).shelf.listed(SUPPORT)}
 
 
+def alerts(engine: Engine) -> Result:
+    return face_of(engine).alerting.state()
+
+
 async def alerts_test(engine: Engine, caller: Caller) -> Result:
     report = await face_of(engine).alerting.test()
     engine.announce(f"a test alert was sent by {caller.user}")
@@ -143,5 +147,6 @@ ENTRIES: Final[tuple[Entry, ...]] = (
     ),
     ("support", support, (Arg("masked", bool, required=False),), True),
     ("supports", supports, (), False),
+    ("alerts", alerts, (), False),
     ("alerts_test", alerts_test, (), True),
 )

@@ -35,7 +35,7 @@ class PairLine:
         self._path = runtime_dir / SOCKET_NAME
         self._card = runtime_dir / "ha.json"  # who this box is at the moment, written by the ha process
         self._state_dir = state_dir
-        self._start = start
+        self.start = start
 
     @property
     def is_paired(self) -> bool:
@@ -64,16 +64,27 @@ class PairLine:
 
         The configuration is the primary's, as long as it is heard; persistence entries are the active box's.
         """
-        if not self.is_paired:
+        if (found := self._read_card()) is None:
             return
-        try:
-            found = json.loads(self._card.read_bytes())
-        except (OSError, ValueError):
-            return  # the ha process is just being replaced
         if on_active and not found["active"] and found["heard"]:
             raise ControlError("refused", f"this box is passive; do it on the active one, {found['peer']}")
         if not on_active and found["role"] == "secondary" and found["heard"]:
             raise ControlError("refused", f"this box is the secondary; do it on the primary, {found['peer']}")
+
+    def edited_on(self) -> str | None:
+        """The address of the box where the configuration is edited, unless that is this one."""
+        found = self._read_card()
+        return found["peer"] if found and found["role"] == "secondary" and found["heard"] else None
+
+    def _read_card(self) -> Result | None:
+        """None without a peer, and while the ha process is just being replaced."""
+        if not self.is_paired:
+            return None
+        try:
+            found = json.loads(self._card.read_bytes())
+        except (OSError, ValueError):
+            return None
+        return found if isinstance(found, dict) else None
 
     async def commit_both(self, wish: Any, ids: list[list[str]], commit: Callable[[], Awaitable[Result]]) -> Result:
         """The peer first, then this box; if this box cannot, the peer goes back."""
@@ -104,7 +115,7 @@ class PairLine:
     async def ensure_running(self) -> None:
         """Have the supervisor start it, and wait until it answers."""
         if not self._path.exists():
-            self._start()
+            self.start()
         async with asyncio.timeout(START_S):
             while True:
                 try:

@@ -13,7 +13,8 @@ from lbfast.ha.config_sync import forget_generation
 from lbfast.ha.link import PEER_CERTIFICATE, make_context, own_fingerprint
 from lbfast.ha.pair_file import remove_pair, save_maintenance, save_pair
 from lbfast.ha.pairing import CONFIRM_S, Introduction, PairingDesk, ask_for_pair, check_addresses
-from lbfast.ha.password import PasswordFile
+from lbfast.ha.password import Challenge, FirstOf, PasswordFile, PasswordStore
+from lbfast.ha.web_user import WebUser
 
 if TYPE_CHECKING:
     from lbfast.ha.process import HaProcess
@@ -66,10 +67,10 @@ class Desk:
     async def _listen(self) -> None:
         process = self._process
         state_dir = process.setup.state_dir
-        desk = PairingDesk(state_dir, PasswordFile(state_dir), self._why_not, self._agree, process.tell)
+        desk = PairingDesk(state_dir, _OpenPasswords(process), self._why_not, self._agree, process.tell)
         told = ""
         while True:
-            if PasswordFile(state_dir).salt() is not None:
+            if desk.passwords.challenge() is not None:
                 try:
                     context = make_context(state_dir, is_server=True, peer=None)
                     port = process.plan.settings.replication_port
@@ -80,7 +81,8 @@ class Desk:
                         process.tell(f"pairing: cannot listen: {error}")
                 else:
                     try:
-                        await asyncio.Event().wait()
+                        while desk.passwords.challenge() is not None:
+                            await asyncio.sleep(_RETRY_S)
                     finally:
                         server.close()
             await asyncio.sleep(_RETRY_S)
@@ -193,3 +195,22 @@ class Desk:
         process.say({"event": "pair", "paired": False, "active": holding})
         process.tell("this box has no peer any more" + ("; it keeps the addresses" if holding else ""))
         self.follow()
+
+
+class _OpenPasswords:
+    """The passwords that count at the moment: the configuration decides whether the web user's does."""
+
+    def __init__(self, process: HaProcess) -> None:
+        self._process = process
+        state_dir = process.setup.state_dir
+        self._file, self._web_user = PasswordFile(state_dir), WebUser(state_dir)
+
+    def challenge(self) -> Challenge | None:
+        return self._stores().challenge()
+
+    def verifier(self) -> bytes:
+        return self._stores().verifier()
+
+    def _stores(self) -> FirstOf:
+        web: list[PasswordStore] = [self._web_user] if self._process.plan.settings.pairing else []
+        return FirstOf([*web, self._file])

@@ -1,6 +1,6 @@
 """Makes a pair of two boxes: who asks becomes the primary, who is asked the secondary.
 
-Four messages over TLS: hello (the salt and a nonce come back), ask (the proof goes
+Four messages over TLS: hello (how to hash the password and a nonce come back), ask (the proof goes
 over, the peer's proof comes back), both keep the pair *unconfirmed*, and the first
 replication link with the pinned certificates confirms it on both sides.  What is
 not confirmed within ``CONFIRM_S``, also after a crash, is forgotten on both.
@@ -13,7 +13,8 @@ import os
 import socket
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -32,10 +33,10 @@ from lbfast.ha.link import (
     own_fingerprint,
 )
 from lbfast.ha.pair_file import Pair
-from lbfast.ha.password import PasswordStore, derive, is_proof, prove
+from lbfast.ha.password import Challenge, PasswordStore, Patience, derive, is_proof, prove, read_challenge
 
 CONFIRM_S = 10.0
-FAILURE_S = 1.0  # between two wrong passwords
+MOST_ASKING = 16  # at the same time
 _BROKEN = (OSError, ssl.SSLError, TimeoutError, EOFError, LinkError)
 Document = dict[str, Any]
 
@@ -78,7 +79,8 @@ async def ask_for_pair(
         why = error.strerror if isinstance(error, OSError) and error.strerror else (str(error) or type(error).__name__)
         raise ControlError(
             "refused",
-            f"{peer} port {port} cannot be reached: {why}; is lbfast running there, with `lbfast ha password` set?",
+            f"{peer} port {port} cannot be reached: {why}; "
+            "is lbfast running there, with a password set for the user loadbalancer?",
         ) from None
     try:
         async with asyncio.timeout(15):
@@ -95,7 +97,11 @@ async def _ask(link: Link, state_dir: Path, local: str, peer: str, password: str
     ours, theirs = own_fingerprint(state_dir), link.fingerprint
     link.put_json("P", {"step": "hello", "version": __version__})
     hello = _answer_of((await link.receive()).json(), peer)
-    verifier = await asyncio.to_thread(derive, password, bytes.fromhex(hello["salt"]))
+    try:
+        challenge = read_challenge(hello.get("challenge"))
+    except ValueError as error:
+        raise ControlError("refused", f"{peer} cannot be trusted with a proof of the password: {error}") from None
+    verifier = await asyncio.to_thread(_derive, password, challenge)
     key, identity = make_secret(), os.urandom(16).hex()
     nonce = str(hello["nonce"])
     request: Document = {
@@ -120,6 +126,13 @@ async def _ask(link: Link, state_dir: Path, local: str, peer: str, password: str
     return Introduction(pair, certificate)
 
 
+def _derive(password: str, challenge: Challenge) -> bytes:
+    """In a thread of its own, which has less of a hurry than the heartbeats."""
+    with suppress(OSError):
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    return derive(password, challenge)
+
+
 def _answer_of(document: Document, peer: str) -> Document:
     if document.get("ok") is not True:
         raise ControlError("refused", f"{peer} refused: {document.get('message', 'without a reason')}")
@@ -138,18 +151,23 @@ class PairingDesk:
     refuse: Callable[[bool], str]
     agreed: Callable[[Introduction], None]
     tell: Callable[[str], None]
-    _failed_at: float = 0.0
+    patience: Patience = field(default_factory=Patience)
+    _asking: int = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection."""
         link = Link(reader, writer)
+        self._asking += 1
         try:
+            if self._asking > MOST_ASKING:
+                return
             async with asyncio.timeout(15):
                 await self._answer(link)
                 await reader.read(1)  # until the other end has read
         except (*_BROKEN, KeyError, ValueError, TypeError):
             pass  # whoever asked is told what we could tell, or is gone
         finally:
+            self._asking -= 1
             link.close()
 
     async def _answer(self, link: Link) -> None:
@@ -157,22 +175,22 @@ class PairingDesk:
         if hello.get("version") != __version__:
             _refuse(link, f"it has lbfast {__version__}, you have {hello.get('version')}; update one of them first")
             return
-        salt, nonce = self.passwords.salt(), os.urandom(16).hex()
-        if salt is None:
-            _refuse(link, "no password is set there: `lbfast ha password`")
+        challenge, nonce = self.passwords.challenge(), os.urandom(16).hex()
+        if challenge is None:
+            _refuse(link, "no password is set there: `lbfast passwd` or its setup link sets one")
             return
-        link.put_json("P", {"ok": True, "salt": salt.hex(), "nonce": nonce})
+        link.put_json("P", {"ok": True, "challenge": challenge.as_document(), "nonce": nonce})
         request = (await link.receive()).json()
         theirs = ssl.PEM_cert_to_DER_cert(str(request["certificate"]))
         prints = fingerprint_of(theirs), own_fingerprint(self.state_dir)
-        verifier = self.passwords.verifier()
-        wait = self._failed_at + FAILURE_S - asyncio.get_running_loop().time()
-        if wait > 0:
-            await asyncio.sleep(wait)
+        verifier, now = self.passwords.verifier(), asyncio.get_running_loop().time()
+        if (wait := self.patience.wait(now)) > 0:  # whether the password is right is not even looked at
+            _refuse(link, f"too many wrong passwords were tried; try again in {wait:.0f} s")
+            return
         if not is_proof(str(request["proof"]), verifier, "asking", nonce, *prints):
-            self._failed_at = asyncio.get_running_loop().time()
-            self.tell(f"a pairing with a wrong password was refused, from {request.get('local')}")
-            _refuse(link, "the password is wrong")
+            self.patience.failed(now)
+            self.tell(f"a pairing with a wrong password was refused, from {str(request.get('local'))[:64]!r}")
+            _refuse(link, f"the password is wrong; it is the one {challenge.whose} there")
             return
         if reason := self.refuse(bool(request["overwrite"])):
             _refuse(link, reason)

@@ -55,6 +55,7 @@ from lbfast.ha.wire import Guard
 CARD_NAME = "ha.json"
 _MOST_TICK_MS = 25
 _AFTER_TAKEOVER_S = 1.0
+_IDLE_S = 0.1  # without a peer nothing is due
 
 
 class ChannelFace(Protocol):
@@ -320,15 +321,18 @@ class HaProcess:
         tick = min(_MOST_TICK_MS, max(5, self.plan.settings.interval // 4))
         due = now_ms()
         while True:
+            if self.duty is None:
+                await asyncio.sleep(_IDLE_S)
+                due = now_ms()
+                continue
             now = now_ms()
-            if self.duty is not None:
-                try:
-                    self.duty.turn(now, due)
-                except OSError as error:  # the addresses are renewed and the peer is heard at the next turn
-                    self.tell(f"a turn failed: {error}")
-                self._keep_peer_life()
-                self._write_card(now)
-                self._fail_back(now)
+            try:
+                self.duty.turn(now, due)
+            except OSError as error:  # the addresses are renewed and the peer is heard at the next turn
+                self.tell(f"a turn failed: {error}")
+            self._keep_peer_life()
+            self._write_card(now)
+            self._fail_back(now)
             due = max(due + tick, now_ms() + 1) if now - due < 20 * tick else now_ms() + tick
             await asyncio.sleep(max(0.0, (due - now_ms()) / 1000))
 

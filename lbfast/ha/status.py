@@ -96,3 +96,17 @@ def _differences(passive: BoxFacts, active: BoxFacts) -> list[str]:
         for key in keys
         if passive.settings.get(key) != active.settings.get(key)
     ]
+
+
+def compare_reach(ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Each real server as both boxes see it; ``unknown`` where the peer has not said."""
+    seen = {str(server.get("id")): str(server.get("health")) for server in theirs}
+    return [
+        {
+            "service": str(server["service"]),
+            "real": str(server["real"]),
+            "here": str(server["health"]),
+            "there": seen.get(str(server["id"]), "unknown"),
+        }
+        for server in ours
+    ]

@@ -10,9 +10,11 @@ from lbfast._shm import now_ms
 from lbfast.control.protocol import ControlError
 from lbfast.ha.door import Handler
 from lbfast.ha.election import Facts, HaState, Move, Peer, Standing, Surroundings
+from lbfast.ha.link import own_fingerprint
 from lbfast.ha.pair_file import Maintenance, load_maintenance, save_maintenance
 from lbfast.ha.password import PasswordFile
-from lbfast.ha.status import BoxFacts, Readiness, judge_readiness
+from lbfast.ha.status import BoxFacts, Readiness, compare_reach, judge_readiness
+from lbfast.ha.web_user import WebUser
 
 if TYPE_CHECKING:
     from lbfast.ha.duty import Duty
@@ -49,6 +51,7 @@ class HaVerbs:
         heard = _peer(duty, now) is not Peer.SILENT
         replication = self._replication()
         readiness = self._readiness(duty, heard, replication)
+        ours, theirs = self._process.facts(), self._process.peer_facts
         return {
             "role": pair.role,
             "state": duty.state(now).value,
@@ -58,7 +61,16 @@ class HaVerbs:
             "level": duty.steady.level,
             "maintenance": _maintenance(load_maintenance(self._process.setup.state_dir)),
             "local": pair.local,
-            "peer": _describe_peer(duty, pair.peer, now, heard),
+            "name": ours["name"],
+            "version": ours["version"],
+            "fingerprint": own_fingerprint(self._process.setup.state_dir),
+            "peer": {
+                **_describe_peer(duty, pair.peer, now, heard),
+                "name": pair.peer_name,
+                "version": theirs.get("version"),
+                "fingerprint": pair.peer_fingerprint,
+            },
+            "servers": compare_reach(ours["servers"], theirs.get("servers", ())),
             "replication": replication,
             "paths": [_describe_path(path, duty, now) for path in duty.beats.paths],
             "heartbeats": _describe_heartbeats(duty),
@@ -110,7 +122,12 @@ class HaVerbs:
         return {"maintenance": _maintenance(kept)}
 
     async def password(self, password: str) -> Result:
-        """With which another box may make this one its secondary."""
+        """With which another box may make this one its secondary, where no web user has one."""
+        process = self._process
+        if process.plan.settings.pairing and WebUser(process.setup.state_dir).challenge() is not None:
+            raise ControlError(
+                "refused", "the web user loadbalancer has a password: that is the one which a pairing asks for"
+            )
         try:
             PasswordFile(self._process.setup.state_dir).set(password)
         except ValueError as error:

@@ -61,6 +61,12 @@ class HaSettings(BaseModel):
     )
     port: Port = Field(default=6694, description="UDP port of the heartbeats, on both boxes.")
     replication_port: Port = Field(default=7778, description="TCP port of the replication, on both boxes.")
+    pairing: bool = Field(
+        default=True,
+        description="Who knows the password of this box's web user `loadbalancer` may make the box their secondary, as "
+        "long as it has no peer: with a `[web]` table it listens on the replication port for that. "
+        "`lbfast ha password` sets a password for a box without one.",
+    )
     ping_addresses: Annotated[tuple[PingAddress, ...], Strict(False), Field(max_length=8)] = Field(
         default=("gateway",),
         description='Who must answer a ping for a box to count as connected; "gateway" is each box\'s default gateway. '

@@ -10,7 +10,7 @@ from lbfast.config.paths import state_dir
 from lbfast.config.schema import json_schema
 from lbfast.supervisor.channel import Channel
 from lbfast.supervisor.children import Body, Child
-from lbfast.supervisor.ha_body import ha_body, is_wanted
+from lbfast.supervisor.ha_body import ha_body, is_open, is_wanted
 from lbfast.supervisor.listeners import close_listeners, sockets_of
 from lbfast.supervisor.ownership import give_log, give_state
 from lbfast.supervisor.preload import import_late
@@ -29,7 +29,7 @@ class Bodies:
     def __init__(self, assets: Assets) -> None:
         self._assets = assets
         self.cores = sorted(os.sched_getaffinity(0))
-        self.has_ha = is_wanted()
+        self.has_ha = is_wanted() or is_open(assets.config)
 
     @property
     def names(self) -> tuple[str, ...]:

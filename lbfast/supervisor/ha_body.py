@@ -24,8 +24,13 @@ def is_paired() -> bool:
 
 
 def is_wanted() -> bool:
-    """Whether the ha process has anything to do: a pair, or a password with which one may be made."""
+    """Whether the ha process has anything to do: a pair, or a password of its own with which one may be made."""
     return any((state_dir() / name).exists() for name in PAIR_FILES)
+
+
+def is_open(config: Config) -> bool:
+    """Whether it answers who knows the password of the web user, from when there is one."""
+    return config.web is not None and config.ha.pairing
 
 
 def ha_body(config: Config, layout: Layout, version: int, shared: Shared, channel: Channel, owner: int | None) -> int:

@@ -314,7 +314,8 @@ class Supervisor:
             self._desk.hear(message, fds)
 
     def _check_ready(self) -> None:
-        ready = all(self._is_ready(name) for name in self._bodies.names if name != WEB)
+        optional = (WEB,) if self._assets.addresses.is_paired else (WEB, HA)
+        ready = all(self._is_ready(name) for name in self._bodies.names if name not in optional)
         if self._state is not State.STARTING or not ready:
             return
         self._state = State.RUNNING

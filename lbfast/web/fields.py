@@ -7,7 +7,7 @@ candidate is what the file would say.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final
@@ -15,6 +15,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from lbfast.model.service import RealServer, VirtualService
+from lbfast.model.upkeep import AlertSettings, BackupSettings
 
 Schema = dict[str, Any]
 
@@ -28,6 +29,16 @@ TITLES: Final = MappingProxyType(
         "real:address": "Real Server IP Address",
         "real:port": "Real Server Port",
         "real:weight": "Weight",
+        "alerts:email.host": "Mail server",
+        "alerts:email.tls": "Encryption",
+        "alerts:email.ca_file": "File of authorities to trust",
+        "alerts:email.password_file": "File with the password",
+        "alerts:webhook": "Webhook URL",
+        "alerts:certificate_days": "Certificate ends in (days)",
+        "alerts:table_percent": "Persistence table filled (percent)",
+        "backup:every": "Time between two backups",
+        "backup:keep": "How many are kept",
+        "backup:passphrase_file": "File with the passphrase",
     }
 )
 BASIC: Final = MappingProxyType(
@@ -49,6 +60,7 @@ CHOICES: Final = MappingProxyType(
         "https": "HTTPS request",
         "tls": "TLS handshake",
         "external": "External script",
+        "starttls": "STARTTLS",
     }
 )
 GROUPS: Final = (
@@ -110,6 +122,33 @@ def form_of(kind: str) -> Form:
         if found:
             groups.append((title, found))
     return Form(basic, tuple(groups))
+
+
+TABLES: Final[Mapping[str, type[BaseModel]]] = MappingProxyType({"alerts": AlertSettings, "backup": BackupSettings})
+_TABLE_GROUPS: Final = MappingProxyType(
+    {
+        "alerts": (
+            ("E-mail", ("alerts.email.",)),
+            ("Webhook and syslog", ("alerts.webhook", "alerts.syslog")),
+            ("What is told, and how often", ("",)),
+        ),
+        "backup": (("Scheduled backups", ("",)),),
+    }
+)
+
+
+@lru_cache(maxsize=4)
+def table_form(table: str) -> Form:
+    """Of a table of the configuration that belongs to no service: the names begin with the table's."""
+    fields = [
+        replace(field, name=f"{table}.{field.name}") for field in _fields(table, TABLES[table].model_json_schema(), ())
+    ]
+    groups = []
+    for title, starts in _TABLE_GROUPS[table]:
+        found = tuple(field for field in fields if field.name.startswith(starts))
+        fields = [field for field in fields if field not in found]
+        groups.append((title, found))
+    return Form((), tuple(groups))
 
 
 def _fields(kind: str, schema: Schema, path: tuple[str, ...]) -> Iterator[Field]:

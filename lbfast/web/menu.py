@@ -43,6 +43,7 @@ MENU: Final = (
             Entry("Layer 7 – Virtual Services", "cluster/services"),
             Entry("Layer 7 – Real Servers", "cluster/reals"),
             Entry("Persistence", "cluster/persistence"),
+            Entry("High-Availability Configuration", "cluster/ha"),
             Entry("Setup Wizard", "cluster/wizard", role=CONFIGURE),
         ),
     ),
@@ -53,6 +54,7 @@ MENU: Final = (
         OPERATE,
         (
             Entry("Backup & Restore", "maintenance/backup", role=CONFIGURE),
+            Entry("Alerts", "maintenance/alerts", role=CONFIGURE),
             Entry("History", "maintenance/history", role=OPERATE),
             Entry("Restart Services", "maintenance/restart", role=CONFIGURE),
             Entry("Passwords", "maintenance/passwords", role=CONFIGURE),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -17,6 +17,7 @@ from lbfast.web.files import fetch, put
 from lbfast.web.pages_history import COMMIT_S
 from lbfast.web.render import back, page, why
 from lbfast.web.state import WebState
+from lbfast.web.tables import CHANGED, TableForm, read_table, save_table
 
 BACKUP: Final = "/lbadmin/maintenance/backup"
 SUPPORT: Final = "/lbadmin/support"
@@ -39,20 +40,33 @@ async def backups(request: Request) -> Response:
     return await _show(request, None, "")
 
 
-async def _show(request: Request, trial: dict[str, Any] | None, name: str, fault: str = "") -> Response:
-    rows: list[dict[str, Any]] = []
+async def _show(
+    request: Request, trial: dict[str, Any] | None, name: str, fault: str = "", table: TableForm | None = None
+) -> Response:
+    found: dict[str, Any] = {"backups": [], "schedule": None}
     try:
-        rows = (await state_of(request).client.call("backups"))["backups"]
+        found = await state_of(request).client.call("backups")
     except (ControlError, ControlUnavailable) as error:
         fault = why(error)
-    status = 422 if fault else 200
-    return await page(request, "backup.html", status, rows=rows, trial=trial, name=name, fault=fault)
+    table = table or await read_table(request, "backup")
+    status = 422 if fault or not table.outcome.is_accepted else 200
+    return await page(
+        request,
+        "backup.html",
+        status,
+        rows=found["backups"],
+        schedule=found["schedule"],
+        table=table,
+        trial=trial,
+        name=name,
+        fault=fault,
+    )
 
 
 @require("configure")
 async def act(request: Request) -> Response:
     """Make one, upload one, see what a restore would change, restore, delete."""
-    form = await request.form(max_files=1, max_fields=20)
+    form = await request.form(max_files=1, max_fields=30)
     what, name, passphrase = (
         text_of(form, "do", 20),
         text_of(form, "name", 100),
@@ -60,6 +74,8 @@ async def act(request: Request) -> Response:
     )
     state, identity = state_of(request), identity_of(request)
     call = state.client.call
+    if what == "schedule":
+        return await _save_schedule(request, form)
     try:
         if what == "make":
             report = await call("backup", by=identity.by, timeout=COMMIT_S, passphrase=passphrase)
@@ -82,6 +98,13 @@ async def act(request: Request) -> Response:
         return await _show(request, None, name, why(error))
     state.audit.add(identity.by, f"backup {what}", name, source_of(request))
     return back(request, BACKUP, "good", text)
+
+
+async def _save_schedule(request: Request, form: FormData) -> Response:
+    table = await save_table(request, "backup", form)
+    if not table.outcome.is_accepted:
+        return await _show(request, None, "", table=table)
+    return back(request, BACKUP, "good", CHANGED)
 
 
 async def _upload(request: Request, file: Any) -> str:

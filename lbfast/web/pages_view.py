@@ -19,6 +19,7 @@ from lbfast.web.render import back, page, why
 from lbfast.web.state import WebState
 
 RESTART: Final = "/lbadmin/maintenance/restart"
+UPGRADE: Final = "/lbadmin/maintenance/upgrade"
 VIEWS: Final = (
     ("candidate", "Configuration"),
     ("diff", "Waiting changes"),
@@ -39,6 +40,7 @@ def routes(_state: WebState) -> list[BaseRoute]:
         Route("/lbadmin/view", view, methods=["GET"]),
         Route(RESTART, restart_page, methods=["GET"]),
         Route(RESTART, restart, methods=["POST"]),
+        Route(UPGRADE, upgrade, methods=["POST"]),
     ]
 
 
@@ -84,12 +86,40 @@ def _read(path: Path) -> str:
 @require("configure")
 async def restart_page(request: Request) -> Response:
     about: dict[str, Any] = {}
-    fault = ""
+    fault, open_now = "", 0
+    state = state_of(request)
     try:
-        about = await state_of(request).client.call("version")
+        about = await state.client.call("version")
+        open_now = sum(it["connections"] for it in (await state.client.call("statistics"))["workers"])
     except (ControlError, ControlUnavailable) as error:
         fault = why(error)
-    return await page(request, "restart.html", about=about, fault=fault, processes=PROCESSES)
+    return await page(
+        request,
+        "restart.html",
+        about=about,
+        fault=fault,
+        processes=PROCESSES,
+        open_now=open_now,
+        last=state.upgrades.read(about),
+        is_upgrading=state.upgrades.is_running,
+    )
+
+
+@require("configure")
+async def upgrade(request: Request) -> Response:
+    """Begins; the page tells how it goes on, also when it is another process that serves it by then."""
+    state, identity = state_of(request), identity_of(request)
+    if text_of(await request.form(), "sure", 5) != "yes":
+        return back(request, RESTART, "bad", "Nothing was done: tick the box to say that you mean it.")
+    if state.upgrades.is_running:
+        return back(request, RESTART, "bad", "An upgrade is under way already.")
+    try:
+        about = await state.client.call("version")
+        state.upgrades.start(state.client, identity.by, state.clock().isoformat(timespec="seconds"), about)
+    except (ControlError, ControlUnavailable, OSError) as error:
+        return back(request, RESTART, "bad", why(error))
+    state.audit.add(identity.by, "upgrade", f"from {about['version']}", source_of(request))
+    return back(request, RESTART)
 
 
 @require("configure")

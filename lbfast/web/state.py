@@ -16,10 +16,12 @@ from lbfast.model.appliance import WebSettings
 from lbfast.web.audit import Audit
 from lbfast.web.client import AsyncClient
 from lbfast.web.keys import ApiKeys
+from lbfast.web.pair import PairingJob
 from lbfast.web.sessions import Sessions
 from lbfast.web.setup import SetupCode
 from lbfast.web.store import Clock, now, open_store
 from lbfast.web.throttle import Throttle
+from lbfast.web.upgrades import Upgrades
 from lbfast.web.users import Users
 
 if TYPE_CHECKING:
@@ -50,9 +52,14 @@ class WebState:
     host: str = field(default_factory=socket.gethostname)
     notes: OrderedDict[str, list[tuple[str, str]]] = field(default_factory=OrderedDict)
     offers: OrderedDict[str, str] = field(default_factory=OrderedDict)  # second factors not proven yet, by session
+    pairing: PairingJob = field(default_factory=PairingJob)
+    upgrades: Upgrades = field(init=False)
     live: Live | None = None
     certificate: Certificate | None = None  # None: no TLS
     reload_certificate: Callable[[], None] | None = None  # takes the one on disk into use
+
+    def __post_init__(self) -> None:
+        self.upgrades = Upgrades(self.folder)
 
     def note(self, digest: str, kind: str, text: str) -> None:
         """Something to be said on the next page of a session: ``good``, ``bad`` or ``info``."""

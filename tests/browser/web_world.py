@@ -19,12 +19,12 @@ HOME = "/lbadmin/"
 
 
 @contextmanager
-def web_lbfast(services: Sequence[Mapping[str, Any]] = (), *, with_password: bool = True) -> Iterator[Web]:
+def web_lbfast(services: Sequence[Mapping[str, Any]] = (), *, with_password: bool = True, **more: Any) -> Iterator[Web]:
     """READY, with the web interface on a port of its own; without a password it is a first start."""
     port = free_port()
     rest: dict[str, Any] = {"virtual_service": list(services)} if services else {}
-    text = f'[web]\naddress = "127.0.0.1"\nport = {port}\n[log]\ntarget = "none"\n' + render_toml(rest)
-    lb = Lbfast("workers = 1\n" + text)
+    text = f'[web]\naddress = "127.0.0.1"\nport = {port}\n[log]\ntarget = "none"\n[ha]\npairing = false\n'
+    lb = Lbfast("workers = 1\n" + text + render_toml(rest), **more)
     with lb:
         web = Web(lb, port)
         if with_password:

@@ -52,7 +52,7 @@ def test_refusals_are_clear_and_change_nothing(boxes: Lab) -> None:
     code, said = pair(boxes)
     assert code == 1
     assert "cannot be reached" in said
-    assert "lbfast ha password" in said
+    assert "a password set for the user loadbalancer" in said
     open_b(boxes)
     code, said = pair(boxes, peer=BOXES["a"])
     assert code == 1

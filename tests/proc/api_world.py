@@ -75,6 +75,7 @@ def web_lbfast(**settings: Any) -> Iterator[tuple[Lbfast, Api]]:
         "workers": 1,
         "log": {"target": "none"},
         "web": {"address": "127.0.0.1", "port": port},
+        "ha": {"pairing": False},
         "virtual_service": services,
     }
     with Lbfast(config | settings) as lbfast:

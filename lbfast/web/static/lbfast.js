@@ -61,6 +61,26 @@ if (clock) {
   setInterval(tick, 1000);
 }
 
+// --- parts that are fetched again, pages that are looked at again -----------------------------------
+
+for (const part of $$("[data-refresh]")) {
+  const refresh = async () => {
+    if (document.hidden) return;
+    try {
+      const answer = await fetch(part.dataset.refresh, { headers: { accept: "text/html" } });
+      if (!answer.ok) return;
+      const open = $$("details", part).map((it) => it.open);
+      part.replaceChildren(...new DOMParser().parseFromString(await answer.text(), "text/html").body.childNodes);
+      $$("details", part).forEach((it, at) => { it.open = open[at] || false; });
+    } catch { /* the next time */ }
+  };
+  refresh();
+  setInterval(refresh, 5000);
+}
+
+const again = $("[data-again]");
+if (again) setTimeout(() => location.reload(), Number(again.dataset.again));
+
 // --- overview -------------------------------------------------------------------------------------
 
 const table = $("table[data-live]");

@@ -1,0 +1,144 @@
+"""High-Availability Configuration, as the guide's appendix has it: two boxes, a browser, the peer's password."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+from conftest import CHROMIUM, FLAGS
+from waiting import wait_for
+
+sys.path.append(str(Path(__file__).parent.parent / "netns"))
+from ha_lab import BOXES, Lab, lab
+from test_pages import axe_findings
+
+pytestmark = pytest.mark.root
+
+PASSWORD, OTHER = "correct horse battery", "another horse entirely"
+WEB = '[web]\naddress = "0.0.0.0"\nport = 9443\n'
+HA = "/lbadmin/cluster/ha"
+
+
+@pytest.fixture(scope="module")
+def boxes(ca: trustme.CA) -> Iterator[Lab]:
+    """Box a serves; box b is as it came: no services, its web process not running while it is asked."""
+    with lab("hw") as found:
+        found.serve(ca)
+        found.start("a", config=found.config().replace("[ha]", WEB + "[ha]"))
+        found.start("b", config="workers = 1\n" + WEB)
+        for name, password in (("a", PASSWORD), ("b", OTHER)):
+            (found.directory / "password").write_text(password)
+            code, _, err = found.boxes[name].cli("passwd", "--password-file", str(found.directory / "password"))
+            assert code == 0, err
+        yield found
+        for box in found.boxes.values():
+            if box.process.poll() is None:
+                box.stop()
+
+
+@pytest.fixture(scope="module")
+def page(boxes: Lab) -> Iterator[Any]:
+    """A tab of a browser on the clients' network, logged in on box a."""
+    program = next((found for name in CHROMIUM if (found := shutil.which(name))), None)
+    if program is None:
+        pytest.skip("needs the program chromium (Debian: chromium)")
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs the Python package playwright")
+    inside = boxes.directory / "browser"
+    inside.write_text(f'#!/bin/sh\nexec {" ".join(boxes.inside("c"))} {program} "$@"\n')
+    inside.chmod(0o755)
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(inside), args=list(FLAGS))
+        context = browser.new_context(ignore_https_errors=True, viewport={"width": 1440, "height": 900})
+        tab = context.new_page()
+        tab.set_default_timeout(30_000)
+        tab.on("dialog", lambda dialog: dialog.accept())
+        login(tab, "a", PASSWORD)
+        yield tab
+        browser.close()
+
+
+def url(name: str, path: str = HA) -> str:
+    return f"https://{BOXES[name]}:9443{path}"
+
+
+def login(tab: Any, name: str, password: str) -> None:
+    tab.goto(url(name, "/lbadmin/login"))
+    tab.fill("#user", "loadbalancer")
+    tab.fill("#password", password)
+    tab.click("main button, form button.primary")
+    tab.wait_for_url(url(name, "/lbadmin/"))
+
+
+def add_peer(tab: Any, password: str) -> None:
+    tab.goto(url("a"))
+    assert tab.input_value("#local") == BOXES["a"], "the address by which the browser came"
+    tab.fill("#peer", BOXES["b"])
+    tab.fill("#password", password)
+    tab.click("text=Add new node")
+
+
+def test_the_guides_appendix_from_add_new_node_to_break_clustered_pair(boxes: Lab, page: Any) -> None:
+    tab = page
+    tab.goto(url("a"))
+    assert not axe_findings(tab)
+    wait_for(lambda: _answers(boxes), 30, "the peer to answer pairings: it has a web user with a password")
+
+    add_peer(tab, "a wrong password")
+    tab.wait_for_selector("text=the password is wrong; it is the one of the user loadbalancer there")
+    assert tab.input_value("#peer") == BOXES["b"], "nothing typed is lost"
+    assert tab.input_value("#password") == "", "but the password"
+    assert boxes.boxes["a"].json("ha", "status")["role"] == "standalone"
+
+    web = boxes.boxes["b"].child("web")
+    os.kill(web, signal.SIGSTOP)  # whether it runs is not asked
+    add_peer(tab, OTHER)
+    tab.wait_for_selector("text=Break Clustered Pair")
+    os.kill(web, signal.SIGCONT)
+    assert "primary" in tab.inner_text("h1")
+    boxes.wait_ready()
+    tab.goto(url("a"))
+    assert tab.locator(".box").all_inner_texts()[0].split("\n")[0].upper() == "LBFAST PRIMARY"
+    text = tab.inner_text("main")
+    for word in (BOXES["a"], BOXES["b"], "State: Active", "State: Passive", "This box has the addresses"):
+        assert word in text, (word, text)
+    assert not axe_findings(tab)
+
+    # The overview: one verdict, and what it stands on.
+    tab.goto(url("a", "/lbadmin/"))
+    tab.wait_for_selector("text=Ready to take over: yes")
+    panel = tab.inner_text("section.pair")
+    assert "3 / 3" in panel
+    assert "heard" in panel
+    assert not axe_findings(tab)
+
+    # The secondary says where to go, on every page.
+    login(tab, "b", OTHER)
+    tab.goto(url("b", "/lbadmin/cluster/services"))
+    assert f"Configure on the Primary, {BOXES['a']}" in tab.inner_text("main")
+    tab.goto(url("b"))
+    tab.fill("#takeover-reason", "drill")
+    tab.click("button:has-text('Take over')")
+    tab.wait_for_selector("text=This box is active now")
+    boxes.wait_states(a="passive", b="active")
+    wait_for(lambda: boxes.holds("b") and not boxes.holds("a"), 10, "the address over there")
+
+    tab.goto(url("b"))
+    tab.click("button:has-text('Break Clustered Pair')")
+    tab.wait_for_selector("text=It was told.")
+    assert "Create a Clustered Pair" in tab.inner_text("main")
+    gone = [boxes.directory / name / "state" / "pair.json" for name in BOXES]
+    wait_for(lambda: not any(it.exists() for it in gone), 10, "both to forget")
+    assert boxes.holds("b")
+
+
+def _answers(boxes: Lab) -> bool:
+    words = (*boxes.inside("c"), "bash", "-c", f": > /dev/tcp/{BOXES['b']}/7778")
+    return subprocess.run(words, check=False, capture_output=True).returncode == 0
