@@ -21,6 +21,7 @@ from lbfast.control.support import Support
 if TYPE_CHECKING:
     from lbfast.control.commits import Commits
     from lbfast.control.engine import Engine
+    from lbfast.control.probe_now import ProbeDesk
     from lbfast.model.appliance import Config
 
 
@@ -35,6 +36,7 @@ class Face:
     sampler: Sampler
     kept_log: KeptLog
     alerting: Alerting
+    probes: ProbeDesk
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     def start(self) -> None:
@@ -63,7 +65,9 @@ class Face:
         self.sampler.close()
 
 
-def make_face(engine: Engine, commits: Commits, config: Config, state_dir: Path, kept_log: KeptLog) -> Face:
+def make_face(
+    engine: Engine, commits: Commits, config: Config, state_dir: Path, kept_log: KeptLog, probes: ProbeDesk
+) -> Face:
     shelf = Shelf(state_dir)
     face = Face(
         Drafts(engine, commits, state_dir),
@@ -73,6 +77,7 @@ def make_face(engine: Engine, commits: Commits, config: Config, state_dir: Path,
         Sampler(engine, state_dir),
         kept_log,
         Alerting(engine, config.alerts),
+        probes,
     )
     engine.face = face
     engine.events.listeners.append(face.hear)

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from lbfast.web.api_common import Operator, Reader, RealLabel, Refusal, Report, ServiceLabel, ask, problem
+from lbfast.web.api_common import LONG_S, Operator, Reader, RealLabel, Refusal, Report, ServiceLabel, ask, problem
 from lbfast.web.auth import state_of
 from lbfast.web.client import ControlError, ControlUnavailable
 
@@ -127,6 +127,14 @@ async def explain(request: Request, who: Reader, service: ServiceLabel, client: 
 async def health(request: Request, who: Reader, service: ServiceLabel, real: RealLabel) -> Report:
     """The last health checks of a real server, newest first."""
     return await ask(request, "health", who, service=service, real=real)
+
+
+@ROUTER.post("/services/{service}/reals/{real}/health/test")
+async def health_test(request: Request, who: Operator, service: ServiceLabel, real: RealLabel) -> Report:
+    """Make one probe now, out of turn, and tell what it saw step by step; it does not count."""
+    found: Report = await ask(request, "health_test", who, timeout=LONG_S, service=service, real=real)
+    test: Report = found["tests"][0]
+    return test
 
 
 @ROUTER.post("/services/{service}/reals/{real}/drain")

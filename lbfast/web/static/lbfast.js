@@ -52,6 +52,31 @@ async function openDialog(address) {
   } catch { location.href = address; }
 }
 
+// *Test now*: the answer is the same page with what the probe saw; only the part in the middle is exchanged.
+document.addEventListener("submit", (event) => {
+  const button = event.submitter;
+  if (!button || !(button.matches("[data-test]") || event.target.matches("[data-test]"))) return;
+  event.preventDefault();
+  testNow(event.target, button);
+});
+
+async function testNow(form, button) {
+  const address = button.getAttribute("formaction") || form.action;
+  const body = new URLSearchParams(new FormData(form));
+  button.disabled = true;
+  button.textContent += " …";
+  try {
+    const answer = await fetch(address, { method: "POST", body, headers: { accept: "text/html" } });
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const main = $("main", page);
+    if (!main || answer.redirected) { location.href = answer.url; return; }
+    $("main").replaceChildren(...[...main.childNodes].map((it) => document.adoptNode(it)));
+    const told = $("main [data-test-part] .probe") || $("main .fault") || $("main .note.bad");
+    told?.scrollIntoView({ block: "center" });
+    ($("main button[formaction]") || $("main [data-test] button"))?.focus({ preventScroll: true });
+  } catch { form.submit(); }
+}
+
 // --- clock ----------------------------------------------------------------------------------------
 
 const clock = $("[data-clock]");
