@@ -115,6 +115,7 @@ class Drafts:
         confirm: int | None = None,
         *,
         overwrite: bool = False,
+        cut_after: int | None = None,
     ) -> Report:
         """Make it the running configuration.  ``overwrite``: also when another version was committed since."""
         async with self._lock:
@@ -123,7 +124,7 @@ class Drafts:
             if self._draft is None:
                 raise ControlError("nothing_pending", "there are no changes to commit")
             against = None if overwrite else draft.base
-            wish = Wish(draft.text, FILE, by, reason, removed, against, None if confirm is None else float(confirm))
+            wish = Wish(draft.text, FILE, by, reason, removed, against, _float(confirm), _float(cut_after))
             report = await self._commits.commit(wish)
             self._forget()
             return report
@@ -154,6 +155,10 @@ class Drafts:
     def _forget(self) -> None:
         forget_draft(self._state_dir)
         self._draft = None
+
+
+def _float(seconds: int | None) -> float | None:
+    return None if seconds is None else float(seconds)
 
 
 def _problems(text: str) -> list[Report]:

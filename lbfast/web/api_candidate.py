@@ -50,6 +50,9 @@ class Commit(BaseModel):
     reason: str | None = Field(default=None, max_length=500)
     confirm: int | None = Field(default=None, ge=1, le=86_400, description="Seconds after which it reverts by itself.")
     removed: Literal["cut", "drain"] = "cut"
+    cut_after: int | None = Field(
+        default=None, ge=0, le=24 * 86_400, description="With drain: seconds after which what is left is cut."
+    )
     overwrite: bool = Field(default=False, description="Also when another version was committed since.")
 
 

@@ -28,6 +28,14 @@ class Why(BaseModel):
     reason: str | None = Field(default=None, max_length=500, description="For those who look later.")
 
 
+class Drain(Why):
+    """How a drain is to end; without a deadline as the virtual service says."""
+
+    deadline: int | None = Field(default=None, ge=0, le=24 * 86_400, description="Seconds; then known clients move.")
+    cut: bool | None = Field(default=None, description="At the deadline cut the connections that are left.")
+    stagger: int | None = Field(default=None, ge=0, le=86_400, description="Seconds over which clients are moved.")
+
+
 class Weight(BaseModel):
     """A weight."""
 
@@ -139,10 +147,10 @@ async def health_test(request: Request, who: Operator, service: ServiceLabel, re
 
 @ROUTER.post("/services/{service}/reals/{real}/drain")
 async def drain(
-    request: Request, who: Operator, service: ServiceLabel, real: RealLabel, why: Why | None = None
+    request: Request, who: Operator, service: ServiceLabel, real: RealLabel, end: Drain | None = None
 ) -> Report:
     """No new clients; known ones may return as the drain policy says."""
-    return await ask(request, "drain", who, service=service, real=real, reason=why.reason if why else None)
+    return await ask(request, "drain", who, service=service, real=real, **(end or Drain()).model_dump())
 
 
 @ROUTER.post("/services/{service}/reals/{real}/halt")
