@@ -48,6 +48,7 @@ FURTHER: dict[str, set[str]] = {
     "lbfast/config/publish.py": {"_table"},  # writes the settings of a configuration to shared memory
     "lbfast/health/*": {"_shm", "_table"},  # verdicts and probe results live in shared memory
     "lbfast/control/*": {"_shm", "_table", "_stick", "_counters", "_ring", "_conn", "health.results"},
+    "lbfast/control/probe_now.py": {"health"},  # a probe out of turn is made by the prober's own code
     "lbfast/control/where_to.py": {"_sched"},  # the rendezvous hash, to say where a client would go
     "lbfast/ha/*": {"_shm", "_replica", "config.files", "config.paths", "control.protocol"},  # one framing, one file
     "lbfast/ha/moving.py": {"_letters"},  # passes connections on

@@ -31,7 +31,7 @@ VersionNumber = Annotated[int | None, Parameter(name="VERSION", help="A number o
 
 def plan(file: File, /, *, removed: Removed = "cut", against: Against = None, json: Json = False) -> int:
     """What a commit of this file would do: the steps in order, and what clients would notice."""
-    result = talk.ask("plan", WAIT_S, **text_of(file), **_policy(removed), against=against)
+    result = talk.ask("plan", WAIT_S, **text_of(file), **removed_policy(removed), against=against)
     if json:
         out.print_json(result)
         return OK
@@ -53,7 +53,7 @@ def commit(
     json: Json = False,
 ) -> int:
     """Make this file the running configuration, live; whole effect or none."""
-    args = {"reason": reason, **_policy(removed), "against": against, "confirm": seconds_of(confirm)}
+    args = {"reason": reason, **removed_policy(removed), "against": against, "confirm": seconds_of(confirm)}
     result = talk.ask("commit", WAIT_S, **text_of(file), **args)
     if json:
         out.print_json(result)
@@ -124,7 +124,7 @@ def text_of(file: Path) -> dict[str, str]:
         raise BadUsage(f"{clean(file)}: byte {error.start} is not UTF-8: save the file with that encoding") from None
 
 
-def _policy(removed: str) -> dict[str, Any]:
+def removed_policy(removed: str) -> dict[str, Any]:
     """``cut``, ``drain``, or a drain for a time."""
     if removed in ("cut", "drain"):
         return {"removed": removed}

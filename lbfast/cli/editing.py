@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from lbfast.cli import out, talk
 from lbfast.cli.clean import clean, plural, when
-from lbfast.cli.committing import File, Removed, seconds_of, show_done, show_plan, text_of
+from lbfast.cli.committing import File, Removed, removed_policy, seconds_of, show_done, show_plan, text_of
 from lbfast.cli.errors import OK, BadConfig
 from lbfast.cli.options import Json, Reason
 
@@ -53,7 +53,7 @@ def diff(*, json: Json = False) -> int:
 
 def plan(*, removed: Removed = "cut", json: Json = False) -> int:
     """The steps of a commit of the candidate, and what clients would notice."""
-    result = talk.ask("candidate_plan", WAIT_S, removed=removed)
+    result = talk.ask("candidate_plan", WAIT_S, **removed_policy(removed))
     if json:
         out.print_json(result)
         return OK
@@ -92,7 +92,7 @@ def commit(
     json: Json = False,
 ) -> int:
     """Make the candidate the running configuration, live."""
-    args = {"reason": reason, "removed": removed, "confirm": seconds_of(confirm), "overwrite": overwrite}
+    args = {"reason": reason, "confirm": seconds_of(confirm), "overwrite": overwrite, **removed_policy(removed)}
     result = talk.ask("candidate_commit", WAIT_S, **args)
     if json:
         out.print_json(result)

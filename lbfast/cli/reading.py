@@ -9,9 +9,11 @@ from cyclopts import Parameter
 from lbfast import __version__
 from lbfast.cli import out, talk
 from lbfast.cli.clean import clean, plural, when
-from lbfast.cli.errors import OK, BadUsage, Refused
+from lbfast.cli.errors import FAILED, OK, BadConfig, BadUsage, Refused
 from lbfast.cli.event_lines import event_line
 from lbfast.cli.options import Address, Json, Real, Service, address, network
+
+PROBE_S = 180.0  # a probe takes as long as its timeout says
 
 Client = Annotated[str | None, Parameter(name="--client", help="Only this client: an address or a network.")]
 
@@ -87,8 +89,20 @@ def _follow(limit: int | None, json: bool) -> None:
     raise Refused("lbfast ended the stream of events; its control process stopped or restarts")
 
 
-def health(service: Service, real: Real, /, *, json: Json = False) -> int:
-    """The last health checks of a real server, newest first, with their reasons."""
+def health(
+    service: Service,
+    real: Real,
+    /,
+    *,
+    test: Annotated[bool, Parameter(name="--test", help="Make one probe now and show what it sees.")] = False,
+    candidate: Annotated[bool, Parameter(name="--candidate", help="With --test: as the candidate has it.")] = False,
+    json: Json = False,
+) -> int:
+    """The last health checks of a real server, newest first, with their reasons; with --test one more, step by step."""
+    if candidate and not test:
+        raise BadUsage("--candidate goes with --test: there are no health checks of what does not run")
+    if test:
+        return _test_health(service, real, candidate, json)
     result = talk.ask("health", service=service, real=real)
     if json:
         out.print_json(result)
@@ -98,6 +112,20 @@ def health(service: Service, real: Real, /, *, json: Json = False) -> int:
 
     out.show(render.health(result, Shapes(out.unicode_shapes())))
     return OK
+
+
+def _test_health(service: str, real: str, candidate: bool, json: bool) -> int:
+    """FAILED when the probe has failed, so that a script can ask."""
+    result = talk.ask("health_test", PROBE_S, service=service, real=real, operations=[] if candidate else None)
+    if not result["accepted"]:
+        raise BadConfig("\n".join(clean(it["message"]) for it in result["problems"]))
+    if json:
+        out.print_json(result)
+    else:
+        from lbfast.cli import render
+
+        out.show(render.probe(result["tests"][0]))
+    return OK if result["tests"][0]["ok"] else FAILED
 
 
 def statistics(*, json: Json = False) -> int:

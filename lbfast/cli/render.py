@@ -194,6 +194,24 @@ def health(result: dict[str, Any], shapes: Shapes) -> Iterator[RenderableType]:
         yield Text("no health check has ended yet")
 
 
+def probe(test: dict[str, Any]) -> Iterator[RenderableType]:
+    """One probe out of turn, step by step."""
+    verdict = Text("passed", "green") if test["ok"] else Text("failed", "bold red")
+    took = f" after {duration(test['duration_ms'] / 1000)}: {clean(test['reason'])}"
+    yield Text.assemble((clean(test["real"]), "bold"), f"  {test['type']} to {test['place']}  ", verdict, took)
+    rows: list[list[str | Text]] = [
+        [
+            f"{step['at_ms']:.1f} ms",
+            step["phase"],
+            Text("ok", "green") if step["ok"] else Text("failed", "bold red"),
+            clean(step["seen"]),
+        ]
+        for step in test["steps"]
+    ]
+    if rows:
+        yield table((("at", "right"), ("step", "left"), ("result", "left"), ("seen", "fold")), rows)
+
+
 def _label(real: object) -> str:
     return clean(real["label"] if isinstance(real, dict) else real)
 

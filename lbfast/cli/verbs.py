@@ -112,9 +112,9 @@ VERBS: tuple[Verb, ...] = (
     Verb(
         ("health",),
         f"{_READING}:health",
-        "The last health checks of a real server, with reasons.",
+        "The last health checks of a real server, with reasons; --test makes one now.",
         ("service", "real"),
-        (JSON,),
+        (("--test", ""), ("--candidate", ""), JSON),
     ),
     Verb(
         ("statistics",),

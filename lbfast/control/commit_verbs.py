@@ -24,7 +24,7 @@ def plan(
     against: int | None = None,
     cut_after: int | None = None,
 ) -> Result:
-    return _commits(engine).plan(Wish(text, file, caller.user, "", _policy(removed, cut_after), against))
+    return _commits(engine).plan(Wish(text, file, caller.user, "", removed_policy(removed, cut_after), against))
 
 
 async def commit(
@@ -38,7 +38,7 @@ async def commit(
     confirm: int | None = None,
     cut_after: int | None = None,
 ) -> Result:
-    policy = _policy(removed, cut_after)
+    policy = removed_policy(removed, cut_after)
     wish = Wish(text, file, caller.user, reason, policy, against, _float(confirm), _float(cut_after))
     return await _commits(engine).commit(wish)
 
@@ -63,7 +63,8 @@ def _float(seconds: int | None) -> float | None:
     return None if seconds is None else float(seconds)
 
 
-def _policy(removed: str, cut_after: int | None) -> str:
+def removed_policy(removed: str, cut_after: int | None) -> str:
+    """What becomes of the connections of removed servers; ControlError for what makes no sense."""
     if removed not in (CUT, DRAIN):
         raise ControlError("bad_argument", f"removed: expected {CUT} or {DRAIN}, found {removed[:40]!r}")
     if cut_after is not None and removed != DRAIN:

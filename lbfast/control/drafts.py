@@ -19,6 +19,7 @@ from lbfast.control.protocol import ControlError
 
 if TYPE_CHECKING:
     from lbfast.control.engine import Engine
+    from lbfast.model.appliance import Config
 
 FILE: Final = "candidate"
 MOST_TEXT: Final = 1_000_000
@@ -42,6 +43,18 @@ class Drafts:
             return self._draft
         version = self._commits.version
         return Draft(self._commits.store.text(version) or "", version)
+
+    @property
+    def running(self) -> Config:
+        return self._commits.running.config
+
+    async def tried(self, operations: Sequence[Operation]) -> tuple[Config | None, list[Report]]:
+        """The candidate as it would be after these operations, of which none may be; or what is wrong with it."""
+        text = self.current().text
+        if operations:
+            text, _ = await self._edited(text, operations)
+        loaded, problems = await asyncio.to_thread(_validated, text)
+        return (None if loaded is None else loaded.config), problems
 
     def show(self, *, with_text: bool = True) -> Report:
         draft = self.current()
@@ -75,12 +88,7 @@ class Drafts:
         async with self._lock:
             before = self.current()
             self._check_tag(before, tag)
-            try:
-                text, lines = await asyncio.to_thread(edit, before.text, list(operations))
-            except EditError as error:
-                raise ControlError("bad_argument", str(error)) from None
-            if len(text) > MOST_TEXT:
-                raise ControlError("refused", f"the candidate would have {len(text)} characters, at most {MOST_TEXT}")
+            text, lines = await self._edited(before.text, operations)
             problems = await asyncio.to_thread(_problems, text)
             outcome = {"accepted": not problems, "problems": problems, "lines": lines}
             if not problems and not is_trial:
@@ -88,6 +96,15 @@ class Drafts:
                 self._keep(before.edited(text, [Change(at, by, line) for line in lines]))
                 self._engine.announce(f"candidate edited by {by}: {'; '.join(lines)[:1_000]}")
             return outcome | self.show(with_text=False)
+
+    async def _edited(self, text: str, operations: Sequence[Operation]) -> tuple[str, list[str]]:
+        try:
+            text, lines = await asyncio.to_thread(edit, text, list(operations))
+        except EditError as error:
+            raise ControlError("bad_argument", str(error)) from None
+        if len(text) > MOST_TEXT:
+            raise ControlError("refused", f"the candidate would have {len(text)} characters, at most {MOST_TEXT}")
+        return text, lines
 
     async def commit(
         self,
@@ -98,6 +115,7 @@ class Drafts:
         confirm: int | None = None,
         *,
         overwrite: bool = False,
+        cut_after: int | None = None,
     ) -> Report:
         """Make it the running configuration.  ``overwrite``: also when another version was committed since."""
         async with self._lock:
@@ -106,7 +124,7 @@ class Drafts:
             if self._draft is None:
                 raise ControlError("nothing_pending", "there are no changes to commit")
             against = None if overwrite else draft.base
-            wish = Wish(draft.text, FILE, by, reason, removed, against, None if confirm is None else float(confirm))
+            wish = Wish(draft.text, FILE, by, reason, removed, against, _float(confirm), _float(cut_after))
             report = await self._commits.commit(wish)
             self._forget()
             return report
@@ -139,14 +157,20 @@ class Drafts:
         self._draft = None
 
 
+def _float(seconds: int | None) -> float | None:
+    return None if seconds is None else float(seconds)
+
+
 def _problems(text: str) -> list[Report]:
     """What `check` would say of a text, as plain data with the key that each concerns."""
+    return _validated(text)[1]
+
+
+def _validated(text: str) -> tuple[Loaded | None, list[Report]]:
     try:
-        source = parse_source(text, FILE)
-        _: Loaded = validate(source)
+        return validate(parse_source(text, FILE)), []
     except ConfigError as error:
-        return [_problem(problem, text) for problem in error.problems]
-    return []
+        return None, [_problem(problem, text) for problem in error.problems]
 
 
 def _problem(problem: Problem, text: str) -> Report:

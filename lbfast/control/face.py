@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from lbfast.control.commits import Commits
     from lbfast.control.engine import Engine
     from lbfast.control.pair import PairLine
+    from lbfast.control.probe_now import ProbeDesk
     from lbfast.model.appliance import Config
 
 
@@ -36,6 +37,7 @@ class Face:
     sampler: Sampler
     kept_log: KeptLog
     alerting: Alerting
+    probes: ProbeDesk
     pair: PairLine | None = None
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
@@ -67,7 +69,9 @@ class Face:
         self.sampler.close()
 
 
-def make_face(engine: Engine, commits: Commits, config: Config, state_dir: Path, kept_log: KeptLog) -> Face:
+def make_face(
+    engine: Engine, commits: Commits, config: Config, state_dir: Path, kept_log: KeptLog, probes: ProbeDesk
+) -> Face:
     shelf = Shelf(state_dir)
     face = Face(
         Drafts(engine, commits, state_dir),
@@ -77,6 +81,7 @@ def make_face(engine: Engine, commits: Commits, config: Config, state_dir: Path,
         Sampler(engine, state_dir),
         kept_log,
         Alerting(engine, config.alerts),
+        probes,
         engine.pair,
     )
     engine.face = face

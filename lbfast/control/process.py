@@ -30,6 +30,7 @@ from lbfast.control.log import LogWriter
 from lbfast.control.log_targets import open_target
 from lbfast.control.pace import Pace
 from lbfast.control.pair import PairLine
+from lbfast.control.probe_now import ProbeDesk
 from lbfast.control.protocol import ControlError
 from lbfast.control.rate_limit import RateLimit
 from lbfast.control.server import ControlServer
@@ -155,7 +156,9 @@ class ControlProcess:
         self._engine.entries_changed = self._shared.journal.mark_desync
         self._engine.pair = PairLine(protocol.runtime_dir(), protocol.state_dir(), self._line.start_ha)
         self._engine.line = self._line
-        self._face = make_face(self._engine, self._commits, self._config, protocol.state_dir(), self._kept_log)
+        self._face = make_face(
+            self._engine, self._commits, self._config, protocol.state_dir(), self._kept_log, ProbeDesk()
+        )
 
     async def _serve(self, loop: asyncio.AbstractEventLoop, stopping: asyncio.Event, log: LogWriter) -> None:
         server = ControlServer(self._engine, self._file, self._access)

@@ -106,7 +106,7 @@ def health(engine: Engine, service: ServiceInfo, real: RealInfo) -> Report:
         "since": engine.clock.iso(state["health_since_ms"]) if state["health_since_ms"] else None,
         "reason": state["reason"],
         "failures": state["failures"],
-        "certificate": _certificate(note.certificate),
+        "certificate": certificate_report(note.certificate),
         "warnings": list(note.warnings),
         "results": [
             {
@@ -120,7 +120,7 @@ def health(engine: Engine, service: ServiceInfo, real: RealInfo) -> Report:
     }
 
 
-def _certificate(found: Any) -> Report | None:
+def certificate_report(found: Any) -> Report | None:
     if found is None:
         return None
     report = asdict(found)

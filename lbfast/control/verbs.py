@@ -16,6 +16,7 @@ from lbfast.control import (
     drain_verbs,
     face_verbs,
     pair_verbs,
+    probe_now,
     process_verbs,
     replica_verbs,
     reports,
@@ -318,7 +319,7 @@ VERBS: Final[Mapping[str, Verb]] = MappingProxyType(
         "upgrade": Verb(process_verbs.upgrade, (Arg("within", int, False, 1, 600),), is_act=True),
         "history": Verb(commit_verbs.history),
         "diff": Verb(commit_verbs.diff, (Arg("before", int, False, 1), Arg("after", int, False, 1))),
-        **{it[0]: Verb(it[1], it[2], it[3]) for it in (*draft_verbs.ENTRIES, *face_verbs.ENTRIES)},
+        **{it[0]: Verb(it[1], it[2], it[3]) for it in (*draft_verbs.ENTRIES, *face_verbs.ENTRIES, *probe_now.ENTRIES)},
     }
 )
 

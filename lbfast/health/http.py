@@ -12,6 +12,7 @@ from lbfast.health.outcome import ProbeFailed
 from lbfast.health.search import SearchTooSlow, search
 from lbfast.health.spec import ProbeSpec
 from lbfast.health.text import clean, fit, quote
+from lbfast.health.trace import Phase, Trace
 from lbfast.health.wire import Wire
 
 MAX_HEAD = 32_768  # bytes received before the status line and headers are complete
@@ -19,25 +20,42 @@ MAX_BODY = 65_536  # bytes of the body that are looked at, before and after deco
 LINGER_S = 0.1  # how long to wait for the rest of a body nobody looks at, to close politely
 
 
-async def ask(wire: Wire, spec: ProbeSpec) -> str:
-    """What was seen (``HTTP 200``), or ProbeFailed."""
+async def ask(wire: Wire, spec: ProbeSpec, trace: Trace) -> str:
+    """What was seen (``HTTP 200``), or ProbeFailed; each step goes into ``trace``."""
     link = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
     await wire.write(_render_request(link, spec))
+    trace.saw(f"{spec.method} {fit(spec.path, 200)} sent, Host {spec.host or _host_of(spec)}")
+    trace.begin(Phase.STATUS, trace.doing)
     response = await _read_head(wire, link)
+    trace.saw(_status_line(response))
     _judge_status(response, spec)
+    trace.saw(f"status {response.status_code} is one of {render_status(spec.expected_status)}")
     seen = f"HTTP {response.status_code}"
     if spec.expected_text is None and spec.expected_regex is None:
         await _read_rest_politely(wire, link)
         return seen
+    trace.begin(Phase.BODY, trace.doing)
     body, is_whole = await _read_body(wire, link)
+    trace.saw(f"{len(body)} bytes read" + ("" if is_whole else ", more is not looked at"))
     _judge_body(_decode(response, body), spec, is_whole)
+    trace.saw("text found")
     return f"{seen}, text found"
 
 
+def _status_line(response: h11.Response) -> str:
+    """As it came, and what the answer says of its body."""
+    line = f"HTTP/{response.http_version.decode('latin-1')} {response.status_code} {response.reason.decode('latin-1')}"
+    kind = _header(response, b"content-type")
+    return fit(clean(line), 100) + (f", Content-Type {fit(clean(kind.decode('latin-1')), 80)}" if kind else "")
+
+
+def _host_of(spec: ProbeSpec) -> str:
+    return f"[{spec.address}]" if ":" in spec.address else spec.address
+
+
 def _render_request(link: h11.Connection, spec: ProbeSpec) -> bytes:
-    address = f"[{spec.address}]" if ":" in spec.address else spec.address
     headers = [
-        ("Host", spec.host or address),
+        ("Host", spec.host or _host_of(spec)),
         ("User-Agent", f"lbfast/{__version__} health check"),
         ("Accept", "*/*"),
         ("Accept-Encoding", "identity"),

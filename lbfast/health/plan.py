@@ -40,15 +40,21 @@ def plan_checks(config: Config, layout: Slots) -> list[CheckedReal]:
     checks: list[CheckedReal] = []
     for service in config.virtual_services:
         slot = layout.services[service.label]
-        for real in service.real_servers:
-            spec = spec_from_config(service, real.address, real.port)
-            real_slot = layout.reals[service.label, real.label]
-            checks.append(CheckedReal(real_slot, slot, service.label, real.label, spec))
-        if service.fallback_server is not None:
-            spec = _fallback_spec(service, service.fallback_server.address, service.fallback_server.port)
-            real_slot = layout.reals[service.label, FALLBACK_LABEL]
-            checks.append(CheckedReal(real_slot, slot, service.label, FALLBACK_LABEL, spec, is_fallback=True))
+        for label, spec in specs_of(service).items():
+            is_fallback = label == FALLBACK_LABEL
+            checks.append(
+                CheckedReal(layout.reals[service.label, label], slot, service.label, label, spec, is_fallback)
+            )
     return checks
+
+
+def specs_of(service: VirtualService) -> dict[str, ProbeSpec]:
+    """The probe of each real server of a service, by label; the fallback server is the last."""
+    specs = {real.label: spec_from_config(service, real.address, real.port) for real in service.real_servers}
+    if service.fallback_server is not None:
+        place = service.fallback_server
+        specs[FALLBACK_LABEL] = _fallback_spec(service, place.address, place.port)
+    return specs
 
 
 def spec_from_config(service: VirtualService, address: str, port: int | None) -> ProbeSpec:

@@ -4,23 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import time
-from dataclasses import dataclass
 
 from lbfast.health import external, http
 from lbfast.health.certificates import Certificate, read_certificate
 from lbfast.health.outcome import ProbeFailed, ProbeResult, ProbeUnmade
 from lbfast.health.spec import ProbeSpec, ProbeType
 from lbfast.health.text import clean
+from lbfast.health.trace import Phase, Trace
 from lbfast.health.wire import TcpWire, TlsWire, connect, make_context
-
-
-@dataclass(slots=True)
-class _Progress:
-    """How far a probe has come: the words for a timeout, and what was seen until then."""
-
-    doing: str = "connect"
-    certificate: Certificate | None = None
 
 
 class Prober:
@@ -29,53 +20,68 @@ class Prober:
     def __init__(self) -> None:
         self._tls = make_context()
 
-    async def probe(self, spec: ProbeSpec) -> ProbeResult:
-        """One result within ``spec.timeout_ms``."""
-        started = time.monotonic()
-        progress, ok, is_local = _Progress(), False, False
+    async def probe(self, spec: ProbeSpec, trace: Trace | None = None) -> ProbeResult:
+        """One result within ``spec.timeout_ms``; ``trace``, a new one, tells afterwards what was seen on the way."""
+        trace, ok, is_local = trace or Trace(), False, False
         try:
             async with asyncio.timeout(spec.timeout_ms / 1000):
-                reason = await self._run(spec, progress)
+                reason = await self._run(spec, trace)
                 ok = True
         except TimeoutError:
-            reason = f"{progress.doing}: no answer within {spec.timeout_ms} ms"
+            reason = f"{trace.doing}: no answer within {spec.timeout_ms} ms"
         except ProbeFailed as error:
             reason = str(error)
         except ProbeUnmade as error:
             reason, is_local = f"probe could not be made: {error}", True
-        duration_ms = round((time.monotonic() - started) * 1000)
-        return ProbeResult(ok, duration_ms, clean(reason), progress.certificate, is_local)
+        if not ok:
+            trace.saw(reason, ok=False)
+        return ProbeResult(ok, round(trace.elapsed_ms()), clean(reason), trace.certificate, is_local)
 
-    async def _run(self, spec: ProbeSpec, progress: _Progress) -> str:
+    async def _run(self, spec: ProbeSpec, trace: Trace) -> str:
         if spec.type is ProbeType.NONE:
             return "not checked"
         if spec.type is ProbeType.EXTERNAL:
-            progress.doing = "script"
-            return await external.run_script(spec)
+            trace.begin(Phase.SCRIPT, "script")
+            seen = await external.run_script(spec)
+            trace.saw(seen)
+            return seen
         tcp = await connect(spec.address, spec.port, spec.source_address)
         try:
+            trace.saw(f"connected to {place_of(spec)}")
             if spec.type is ProbeType.CONNECT:
                 return "connected"
             if spec.type is ProbeType.HTTP:
-                progress.doing = f"HTTP {spec.method} {spec.path}"
-                return await http.ask(tcp, spec)
-            return await self._run_tls(tcp, spec, progress)
+                trace.begin(Phase.REQUEST, f"HTTP {spec.method} {spec.path}")
+                return await http.ask(tcp, spec, trace)
+            return await self._run_tls(tcp, spec, trace)
         finally:
             tcp.close()
 
-    async def _run_tls(self, tcp: TcpWire, spec: ProbeSpec, progress: _Progress) -> str:
-        progress.doing = "TLS handshake"
+    async def _run_tls(self, tcp: TcpWire, spec: ProbeSpec, trace: Trace) -> str:
+        trace.begin(Phase.TLS, "TLS handshake")
         tls = TlsWire(tcp, self._tls, server_name(spec))
         await tls.handshake()
         der = tls.peer_certificate()
-        progress.certificate = read_certificate(der) if der else None
+        trace.certificate = read_certificate(der) if der else None
         try:
+            trace.saw(f"{tls.version()}, {_named(trace.certificate)}")
             if spec.type is ProbeType.TLS:
                 return f"TLS handshake done, {tls.version()}"
-            progress.doing = f"HTTPS {spec.method} {spec.path}"
-            return await http.ask(tls, spec)
+            trace.begin(Phase.REQUEST, f"HTTPS {spec.method} {spec.path}")
+            return await http.ask(tls, spec, trace)
         finally:
             tls.finish()
+
+
+def place_of(spec: ProbeSpec) -> str:
+    """``10.0.0.1:443``, ``[::1]:443``."""
+    return f"[{spec.address}]:{spec.port}" if ":" in spec.address else f"{spec.address}:{spec.port}"
+
+
+def _named(certificate: Certificate | None) -> str:
+    if certificate is None:
+        return "no certificate"
+    return f"certificate {certificate.subject or '(no subject)'}"
 
 
 def server_name(spec: ProbeSpec) -> str | None:

@@ -50,7 +50,24 @@ class Commit(BaseModel):
     reason: str | None = Field(default=None, max_length=500)
     confirm: int | None = Field(default=None, ge=1, le=86_400, description="Seconds after which it reverts by itself.")
     removed: Literal["cut", "drain"] = "cut"
+    cut_after: int | None = Field(
+        default=None, ge=0, le=24 * 86_400, description="With drain: seconds after which what is left is cut."
+    )
     overwrite: bool = Field(default=False, description="Also when another version was committed since.")
+
+
+class HealthTest(BaseModel):
+    """Which health check to try, and on which server."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    service: str = Field(
+        min_length=1, max_length=200, description="Label of the virtual service, after the operations."
+    )
+    operations: list[dict[str, Any]] = Field(default=[], max_length=1_000, description="Tried, not kept.")
+    real: str | None = Field(default=None, max_length=200, description="Only this real server; null: all.")
+    address: str | None = Field(default=None, min_length=1, max_length=64, description="Ask this server instead.")
+    port: int | None = Field(default=None, ge=1, le=65_535, description="Its port, with address.")
 
 
 @ROUTER.get("")
@@ -79,6 +96,15 @@ async def edits(
 ) -> Report:
     """Several operations as one."""
     return await _edit(request, response, who, edits.operations, if_match, trial=trial)
+
+
+@ROUTER.post("/health/test")
+async def health_test(request: Request, who: Configurer, wish: HealthTest) -> Report:
+    """Probe now with a health check that is not committed, or not even saved; what was seen, step by step."""
+    found = await ask(request, "health_test", who, timeout=LONG_S, **wish.model_dump())
+    if not found["accepted"]:
+        raise _not_valid(found["problems"])
+    return {"service": found["service"], "tests": found["tests"]}
 
 
 @ROUTER.post("/commit")
@@ -208,6 +234,9 @@ async def _edit(
     )
     etag(response, found["tag"])
     if not found["accepted"] and not trial:
-        lines = "\n".join(it["message"] for it in found["problems"])
-        raise Refusal(problem(422, lines, "bad_config", found["problems"]))
+        raise _not_valid(found["problems"])
     return found
+
+
+def _not_valid(problems: list[Report]) -> Refusal:
+    return Refusal(problem(422, "\n".join(it["message"] for it in problems), "bad_config", problems))

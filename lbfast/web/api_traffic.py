@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from lbfast.web.api_common import Operator, Reader, RealLabel, Refusal, Report, ServiceLabel, ask, problem
+from lbfast.web.api_common import LONG_S, Operator, Reader, RealLabel, Refusal, Report, ServiceLabel, ask, problem
 from lbfast.web.auth import state_of
 from lbfast.web.client import ControlError, ControlUnavailable
 
@@ -26,6 +26,14 @@ class Why(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     reason: str | None = Field(default=None, max_length=500, description="For those who look later.")
+
+
+class Drain(Why):
+    """How a drain is to end; without a deadline as the virtual service says."""
+
+    deadline: int | None = Field(default=None, ge=0, le=24 * 86_400, description="Seconds; then known clients move.")
+    cut: bool | None = Field(default=None, description="At the deadline cut the connections that are left.")
+    stagger: int | None = Field(default=None, ge=0, le=86_400, description="Seconds over which clients are moved.")
 
 
 class Weight(BaseModel):
@@ -129,12 +137,20 @@ async def health(request: Request, who: Reader, service: ServiceLabel, real: Rea
     return await ask(request, "health", who, service=service, real=real)
 
 
+@ROUTER.post("/services/{service}/reals/{real}/health/test")
+async def health_test(request: Request, who: Operator, service: ServiceLabel, real: RealLabel) -> Report:
+    """Make one probe now, out of turn, and tell what it saw step by step; it does not count."""
+    found: Report = await ask(request, "health_test", who, timeout=LONG_S, service=service, real=real)
+    test: Report = found["tests"][0]
+    return test
+
+
 @ROUTER.post("/services/{service}/reals/{real}/drain")
 async def drain(
-    request: Request, who: Operator, service: ServiceLabel, real: RealLabel, why: Why | None = None
+    request: Request, who: Operator, service: ServiceLabel, real: RealLabel, end: Drain | None = None
 ) -> Report:
     """No new clients; known ones may return as the drain policy says."""
-    return await ask(request, "drain", who, service=service, real=real, reason=why.reason if why else None)
+    return await ask(request, "drain", who, service=service, real=real, **(end or Drain()).model_dump())
 
 
 @ROUTER.post("/services/{service}/reals/{real}/halt")

@@ -65,6 +65,11 @@ async def edit(
 ) -> Outcome:
     """Try the operations; all of them or none.  Problems of ``service`` (and ``real``) go to their fields."""
     report = await client.call("candidate_edit", by=by, operations=list(operations), tag=tag)
+    return outcome_of(report, service, real)
+
+
+def outcome_of(report: Mapping[str, Any], service: str | None, real: str | None) -> Outcome:
+    """Of what lbfast said of an edit, or of one that was only tried."""
     faults: dict[str, str] = {}
     others: list[str] = []
     for problem in report["problems"]:

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from lbfast.web.client import AsyncClient, ControlError, ControlUnavailable
 from lbfast.web.host import HostFigures
+from lbfast.web.words import service_state, taken
 
 WATCHED_S: Final = 1.0
 ALONE_S: Final = 10.0  # nobody looks: only the little graphs go on
@@ -22,6 +23,8 @@ COST_SHARE: Final = 0.01  # of the time that may be spent on asking
 SPARK_S: Final = 10.0
 SPARK_POINTS: Final = 60
 _BEHIND: Final = 8  # messages that a page may be behind before it has to begin anew
+
+_SHOWN: Final = ("label", "state", "admin", "connections", "weight", "clients", "reason")
 
 Service = dict[str, Any]
 
@@ -104,11 +107,12 @@ class Live:
         if shape != self._shape:
             message += _event("shape", {})
         else:
-            changed = [it for label, it in services.items() if self._services.get(label) != it]
+            before = self._services
+            changed = [change_of(before.get(label), it) for label, it in services.items() if before.get(label) != it]
             if changed:
                 message += _event("services", changed)
         if moved:
-            message += _event("sparks", self.sparks.all())
+            message += _event("sparks", self.sparks.newest())
         self._services, self._shape = services, shape
         self._tell(message)
 
@@ -148,8 +152,25 @@ class Sparks:
     def all(self) -> dict[str, list[float]]:
         return {label: list(points) for label, points in self._points.items()}
 
+    def newest(self) -> dict[str, float]:
+        """The last point of each service that has had a new connection since the one before."""
+        return {label: points[-1] for label, points in self._points.items() if points and points[-1]}
+
     def of(self, label: str) -> list[float]:
         return list(self._points.get(label, ()))
+
+
+def change_of(before: Service | None, after: Service) -> dict[str, Any]:
+    """What a page needs to show a service anew: of its real servers only those that changed."""
+    old = {} if before is None else {it["label"]: it for it in before["real_servers"]}
+    return {
+        "label": after["label"],
+        "state": service_state(after),
+        "connections": after["connections"],
+        "entries": after["persistence_entries"],
+        "taken": taken(after),
+        "reals": [{key: it[key] for key in _SHOWN} for it in after["real_servers"] if old.get(it["label"]) != it],
+    }
 
 
 def _shape(service: Service) -> tuple[Any, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -62,23 +62,33 @@ async def _list(request: Request, template: str) -> Response:
 @require("configure")
 async def service_form(request: Request) -> Response:
     label = text_of(request.query_params, "service")
-    is_new = request.url.path.endswith("/new")
     try:
         candidate = await read_candidate(state_of(request).client)
     except (ControlError, ControlUnavailable) as error:
         return back(request, SERVICES, "bad", why(error))
-    before = candidate.service(label) if not is_new else {}
+    before = candidate.service(label) if not is_new(request) else {}
     if before is None:
         return back(request, SERVICES, "bad", f"There is no virtual service {label!r} in the configuration.")
-    return await _show_service(request, label, typed_values(form_of("service"), before), candidate.tag, Outcome(True))
+    return await show_service(request, label, typed_values(form_of("service"), before), candidate.tag, Outcome(True))
 
 
-async def _show_service(
-    request: Request, label: str, values: Mapping[str, str], tag: str, outcome: Outcome
+def is_new(request: Request) -> bool:
+    """Whether the form adds something, rather than modify what there is."""
+    return request.url.path.removesuffix("/test").endswith("/new")
+
+
+async def show_service(
+    request: Request,
+    label: str,
+    values: Mapping[str, str],
+    tag: str,
+    outcome: Outcome,
+    tests: Sequence[Mapping[str, Any]] = (),
+    test_address: str = "",
 ) -> Response:
+    """The form as it was typed; ``tests`` are what *Test now* brought."""
     form = form_of("service")
-    is_new = request.url.path.endswith("/new")
-    title = "Layer 7 – Add a new Virtual Service" if is_new else f"Layer 7 – Modify Virtual Service – {label}"
+    title = "Layer 7 – Add a new Virtual Service" if is_new(request) else f"Layer 7 – Modify Virtual Service – {label}"
     return await page(
         request,
         "config_form.html",
@@ -91,6 +101,9 @@ async def _show_service(
         heading="Virtual Service",
         hidden={"service": label},
         cancel=SERVICES,
+        action=request.url.path.removesuffix("/test"),
+        tests=tests,
+        test_address=test_address,
     )
 
 
@@ -99,24 +112,28 @@ async def service_save(request: Request) -> Response:
     posted = await request.form()
     form, client, identity = form_of("service"), state_of(request).client, identity_of(request)
     values, label, tag = posted_values(form, posted), text_of(posted, "service"), text_of(posted, "tag", 64)
-    is_new = request.url.path.endswith("/new")
     try:
         candidate = await read_candidate(client)
-        before = {} if is_new else candidate.service(label)
+        before = {} if is_new(request) else candidate.service(label)
         if before is None:
             return back(request, SERVICES, "bad", f"There is no virtual service {label!r} any more.")
         settings = changed_settings(form, values, before)
         if not settings:
             return back(request, SERVICES, "info", "Nothing was changed.")
-        operation = {"op": "add_service"} if is_new else {"op": "change_service", "service": label}
+        operation = {"op": "add_service"} if is_new(request) else {"op": "change_service", "service": label}
         outcome = await edit(client, identity.by, [operation | {"settings": settings}], tag, values["label"])
     except (ControlError, ControlUnavailable) as error:
         outcome = Outcome(False, {}, (why(error),))
-        return await _show_service(request, label, values, tag, outcome)
+        return await show_service(request, label, values, tag, outcome)
     if not outcome.is_accepted:
-        return await _show_service(request, label, values, tag, outcome)
-    _note(request, "add virtual service" if is_new else "modify virtual service", label or values["label"], settings)
-    if is_new:
+        return await show_service(request, label, values, tag, outcome)
+    _note(
+        request,
+        "add virtual service" if is_new(request) else "modify virtual service",
+        label or values["label"],
+        settings,
+    )
+    if is_new(request):
         place = f"{REALS}/new?service={quoted(values['label'])}"
         return back(request, place, "good", f"{values['label']} is in the candidate. Now its real servers.")
     return back(request, SERVICES, "good", f"{values['label']} is changed in the candidate.")
@@ -170,19 +187,18 @@ async def reals_page(request: Request) -> Response:
 @require("configure")
 async def real_form(request: Request) -> Response:
     service, real = text_of(request.query_params, "service"), text_of(request.query_params, "real")
-    is_new = request.url.path.endswith("/new")
     try:
         candidate = await read_candidate(state_of(request).client)
     except (ControlError, ControlUnavailable) as error:
         return back(request, REALS, "bad", why(error))
     found = candidate.service(service)
-    before = {} if is_new else candidate.real(service, real)
+    before = {} if is_new(request) else candidate.real(service, real)
     if found is None or before is None:
         return back(request, REALS, "bad", "There is no such virtual service or real server in the configuration.")
     values = typed_values(form_of("real"), before)
-    if is_new:
+    if is_new(request):
         values["label"] = next_label(candidate, service)
-    return await _show_real(request, service, real, values, candidate.tag, Outcome(True))
+    return await show_real(request, service, real, values, candidate.tag, Outcome(True))
 
 
 def next_label(candidate: Candidate, service: str) -> str:
@@ -192,11 +208,17 @@ def next_label(candidate: Candidate, service: str) -> str:
     return next(name for name in names if name not in taken)
 
 
-async def _show_real(
-    request: Request, service: str, real: str, values: Mapping[str, str], tag: str, outcome: Outcome
+async def show_real(
+    request: Request,
+    service: str,
+    real: str,
+    values: Mapping[str, str],
+    tag: str,
+    outcome: Outcome,
+    tests: Sequence[Mapping[str, Any]] = (),
 ) -> Response:
-    is_new = request.url.path.endswith("/new")
-    title = f"Layer 7 Add a new Real Server – {service}" if is_new else f"Layer 7 Modify Real Server – {real}"
+    """The form as it was typed; ``tests`` are what *Test now* brought."""
+    title = f"Layer 7 Add a new Real Server – {service}" if is_new(request) else f"Layer 7 Modify Real Server – {real}"
     return await page(
         request,
         "config_form.html",
@@ -209,6 +231,9 @@ async def _show_real(
         heading="Real Server",
         hidden={"service": service, "real": real},
         cancel=REALS,
+        action=request.url.path.removesuffix("/test"),
+        tests=tests,
+        test_address="",
     )
 
 
@@ -218,23 +243,27 @@ async def real_save(request: Request) -> Response:
     form, client, identity = form_of("real"), state_of(request).client, identity_of(request)
     values, tag = posted_values(form, posted), text_of(posted, "tag", 64)
     service, real = text_of(posted, "service"), text_of(posted, "real")
-    is_new = request.url.path.endswith("/new")
     try:
         candidate = await read_candidate(client)
-        before = {} if is_new else candidate.real(service, real)
+        before = {} if is_new(request) else candidate.real(service, real)
         if before is None:
             return back(request, REALS, "bad", f"There is no real server {real!r} any more.")
         settings = changed_settings(form, values, before)
         if not settings:
             return back(request, REALS, "info", "Nothing was changed.")
-        operation: dict[str, Any] = {"op": "add_real" if is_new else "change_real", "service": service}
-        operation |= {"settings": settings} | ({} if is_new else {"real": real})
+        operation: dict[str, Any] = {"op": "add_real" if is_new(request) else "change_real", "service": service}
+        operation |= {"settings": settings} | ({} if is_new(request) else {"real": real})
         outcome = await edit(client, identity.by, [operation], tag, service, values["label"])
     except (ControlError, ControlUnavailable) as error:
         outcome = Outcome(False, {}, (why(error),))
     if not outcome.is_accepted:
-        return await _show_real(request, service, real, values, tag, outcome)
-    _note(request, "add real server" if is_new else "modify real server", f"{service} / {values['label']}", settings)
+        return await show_real(request, service, real, values, tag, outcome)
+    _note(
+        request,
+        "add real server" if is_new(request) else "modify real server",
+        f"{service} / {values['label']}",
+        settings,
+    )
     if "more" in posted:
         return back(
             request, f"{REALS}/new?service={quoted(service)}", "good", f"{values['label']} is in the candidate."

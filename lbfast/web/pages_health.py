@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -14,6 +15,7 @@ from lbfast.web.client import ControlError, ControlUnavailable
 from lbfast.web.render import back, page, why
 from lbfast.web.state import WebState
 
+HEALTH: Final = "/lbadmin/cluster/health"
 _BAR: Final = 12.0
 _HEIGHT: Final = 48.0
 
@@ -22,7 +24,7 @@ def routes(_state: WebState) -> list[BaseRoute]:
     return [
         Route("/lbadmin/cluster", _first, methods=["GET"]),
         Route("/lbadmin/cluster/service", service_page, methods=["GET"]),
-        Route("/lbadmin/cluster/health", health_page, methods=["GET"]),
+        Route(HEALTH, health_page, methods=["GET"]),
     ]
 
 
@@ -52,6 +54,11 @@ async def service_page(request: Request) -> Response:
 @require("report")
 async def health_page(request: Request) -> Response:
     service, real = (text_of(request.query_params, name) for name in ("service", "real"))
+    return await show_health(request, service, real, ())
+
+
+async def show_health(request: Request, service: str, real: str, tests: Sequence[dict[str, Any]]) -> Response:
+    """The last probes of a real server; ``tests`` is what *Test now* brought."""
     try:
         report = await state_of(request).client.call("health", service=service, real=real)
         services = await services_of(request)
@@ -59,7 +66,9 @@ async def health_page(request: Request) -> Response:
         return back(request, HOME, "bad", why(error))
     found = next(it for it in services if it["label"] == service)
     server = next((it for it in found["real_servers"] if it["label"] == real), found.get("fallback_server"))
-    return await page(request, "health.html", report=report, server=server, bars=bars_of(report["results"]))
+    return await page(
+        request, "health.html", report=report, server=server, bars=bars_of(report["results"]), tests=tests
+    )
 
 
 def bars_of(results: list[dict[str, Any]]) -> list[dict[str, Any]]:

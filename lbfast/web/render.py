@@ -36,6 +36,8 @@ _FILTERS: Final = {
     "spark": spark_path,
     "slug": words.slug,
     "state": words.service_state,
+    "taken": words.taken,
+    "findable": words.findable,
 }
 
 

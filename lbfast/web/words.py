@@ -35,6 +35,16 @@ def service_state(service: Mapping[str, Any]) -> str:
     return "eased" if state == "degraded" and is_wished else state
 
 
+def taken(service: Mapping[str, Any]) -> bool:
+    """Whether an operator has taken a real server out."""
+    return any(real["admin"] != "online" for real in service["real_servers"])
+
+
+def findable(service: Mapping[str, Any]) -> str:
+    """What a search finds a service by although its real servers are not on the page."""
+    return " ".join(f"{real['label']} {real['address']}" for real in service["real_servers"]).lower()
+
+
 def size(value: float) -> str:
     """512 B, 1.2 kB, 34 MB."""
     amount = float(value)

@@ -126,7 +126,93 @@ def test_find_filter_and_keys(tab: Any) -> None:
         row = tab.locator("tbody.service").first.locator("tr.rs")
         before = row.is_visible()
         tab.keyboard.press("o")
-        assert row.is_visible() is not before
+        wait_for(lambda: row.is_visible() is not before, 20, "it to be opened or closed")
+        tab.get_by_role("button", name="Close all").click()
+        wait_for(lambda: tab.locator("tr.rs:visible").count() == 0, 20, "all to be closed")
+        tab.get_by_role("button", name="Open all").click()
+        wait_for(lambda: tab.locator("tr.rs:visible").count() == 30, 20, "all to be open")
         web.lb.call("drain", service="Service 3", real="one")
         tab.get_by_role("button", name="Drained or halted 1").click()  # the count came without a reload
         assert tab.locator("tbody.service:visible").count() == 1
+
+
+def test_of_many_services_the_closed_ones_come_without_their_servers(tab: Any) -> None:
+    with named_servers(("one",)) as servers:
+        reals = [real_server("Theatre PC", servers["one"].port)]
+        services = [virtual_service(free_port(), reals, f"Service {n}") for n in range(30)]
+        with web_lbfast(services) as web:
+            is_up = lambda: all(it["state"] == "up" for it in web.lb.json("overview")["virtual_services"])  # noqa: E731
+            wait_for(is_up, 20, "all services to be up")
+            login(tab, web)
+            assert tab.locator("tr.rs").count() == 0
+            tab.get_by_role("searchbox").fill("theatre pc")
+            assert tab.locator("tbody.service:visible").count() == 30, "they are found by what is not there yet"
+            tab.get_by_role("searchbox").fill("service 17")
+            body = tab.locator("tbody.service:visible")
+            body.locator("[data-toggle]").click()
+            body.locator("tr.rs", has_text="Theatre PC").wait_for()
+            assert tab.locator("tr.rs").count() == 1
+            web.lb.call("halt", service="Service 17", real="Theatre PC")
+            body.locator("tr.rs .state.halt").wait_for()  # and they are live from then on
+            web.lb.call("drain", service="Service 3", real="Theatre PC")
+            tab.get_by_role("searchbox").fill("")
+            tab.get_by_role("button", name="Drained or halted 2").click()
+            assert tab.locator("tbody.service:visible").count() == 2
+
+
+def test_a_drain_with_a_deadline_is_forecast_corrected_and_done(tab: Any) -> None:
+    port = free_port()
+    with named_servers(("A", "B")) as servers:
+        reals = [real_server(name, server.port) for name, server in servers.items()]
+        with web_lbfast([virtual_service(port, reals)]) as web, connect(port, source="127.0.0.9") as client:
+            home = read_line(client).decode().strip()
+            login(tab, web)
+            tab.locator("tr.rs", has_text=home).get_by_role("link", name="Drain").first.click()
+            dialog = tab.locator("dialog[open]")
+            dialog.get_by_text("1 client bound to it, 1 of them connected").wait_for()
+            dialog.get_by_text("Not yet safe to patch").wait_for()
+            dialog.get_by_label("Stagger").fill("10s")
+            dialog.get_by_role("button", name="Forecast").click()
+            assert "without a deadline" in dialog.locator("#change-deadline-fault").inner_text()
+            dialog.get_by_label("Deadline").first.fill("soon")
+            dialog.get_by_role("button", name="Drain", exact=True).click()
+            dialog.locator("#change-deadline-fault", has_text="soon").wait_for()
+            assert dialog.locator("#change-stagger").input_value() == "10s", "nothing typed is lost"
+            assert state_of(web, home)["admin"] == "online"
+            dialog.locator("#change-deadline").fill("30m")
+            dialog.get_by_label("Cut the connections").check()
+            dialog.get_by_role("button", name="Forecast").click()
+            dialog.locator(".forecast li", has_text="they are cut over 10 s").wait_for()
+            dialog.get_by_role("button", name="Drain", exact=True).click()
+            tab.locator(".note.good").wait_for()
+            assert state_of(web, home)["admin"] == "drain"
+            plan = web.lb.call("drain_plan", service="Symphony", real=home)
+            assert (plan["cut"], plan["stagger"]) == (True, 10.0)
+            assert 1_700 < plan["deadline_in"] <= 1_800
+
+
+def test_a_commit_says_what_becomes_of_connections_of_removed_servers(tab: Any) -> None:
+    port = free_port()
+    with named_servers(("A", "B")) as servers:
+        reals = [real_server(name, server.port) for name, server in servers.items()]
+        with web_lbfast([virtual_service(port, reals)]) as web, connect(port, source="127.0.0.9") as client:
+            home = read_line(client).decode().strip()
+            login(tab, web)
+            web.lb.call("candidate_edit", operations=[{"op": "delete_real", "service": "Symphony", "real": home}])
+            tab.goto(web.url + "/lbadmin/commit")
+            cut = tab.locator("dl.figures div", has_text="Connections cut").locator("dd")
+            assert cut.inner_text() == "1"
+            tab.locator("#removed").select_option("drain")
+            tab.locator("#cut_after").fill("later")
+            tab.get_by_role("button", name="Commit", exact=True).click()
+            tab.locator("#cut_after-fault", has_text="later").wait_for()
+            assert tab.locator("#removed").input_value() == "drain", "nothing typed is lost"
+            tab.locator("#cut_after").fill("1h")
+            tab.get_by_role("button", name="Show the impact of this").click()
+            wait_for(lambda: cut.inner_text() == "0", 20, "the impact of the other policy")
+            tab.get_by_role("button", name="Commit", exact=True).click()
+            tab.get_by_role("heading", name="System Overview").wait_for()
+            assert [it["label"] for it in web.lb.json("overview")["virtual_services"][0]["real_servers"]] != [home]
+            client.sendall(b"x")  # it may end by itself
+            kept = (web.lb.state_dir / "removals.json").read_text()
+            assert ('"length": 3600' in kept, home in kept) == (True, True), kept

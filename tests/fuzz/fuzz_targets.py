@@ -30,6 +30,7 @@ from lbfast.health import http
 from lbfast.health.certificates import read_certificate
 from lbfast.health.outcome import ProbeFailed
 from lbfast.health.spec import ProbeSpec, ProbeType
+from lbfast.health.trace import Trace
 from lbfast.supervisor.addresses import read_record
 from lbfast.supervisor.channel import MAX_MESSAGE, Channel, ChannelError
 from lbfast.supervisor.orphans import find_orphans
@@ -153,7 +154,7 @@ def probe_answer(data: bytes) -> None:
     """A verdict with a short reason of one printable line, whatever the server says."""
     spec = _PROBES[data[0] % len(_PROBES)] if data else _PROBES[0]
     try:
-        reason = asyncio.run(http.ask(_Wire(data), spec))
+        reason = asyncio.run(http.ask(_Wire(data), spec, Trace()))
     except ProbeFailed as error:
         reason = str(error)
     assert reason.isprintable(), reason

@@ -45,6 +45,9 @@ def test_roles_decide(world: tuple[Lbfast, Api]) -> None:
     assert reader.ok("GET", f"{V1}/overview")["virtual_services"][0]["label"] == "Symphony"
     assert reader.call("POST", drain, {}).status == 403
     assert operator.ok("POST", drain, {"reason": "patching"})["admin"] == "drain"
+    assert "--deadline" in operator.call("POST", drain, {"stagger": 5}).json["detail"]
+    assert operator.ok("POST", drain, {"deadline": 3_600, "cut": True, "stagger": 5})["admin"] == "drain"
+    assert lbfast.call("drain_plan", service="Symphony", real="Server 1")["stagger"] == 5
     assert operator.ok("POST", drain.replace("drain", "online"))["admin"] == "online"
     assert operator.call("POST", f"{V1}/candidate/services", {"label": "x"}).status == 403
     assert reader.call("POST", f"{V1}/verbs/drain", {"service": "Symphony", "real": "Server 1"}).status == 403

@@ -43,7 +43,9 @@ def test_the_candidate_from_the_command_line(lbfast: Lbfast) -> None:
     assert "3 changes" in ok(lbfast, "candidate", "show")
     assert "+max_connections = 77" in ok(lbfast, "candidate", "diff")
     assert "health check" in ok(lbfast, "candidate", "plan")
-    assert "version 2 runs" in ok(lbfast, "candidate", "commit", "--reason", "test")
+    assert "health check" in ok(lbfast, "candidate", "plan", "--removed", "30m")
+    assert lbfast.cli("candidate", "commit", "--removed", "later")[0] == 2
+    assert "version 2 runs" in ok(lbfast, "candidate", "commit", "--reason", "test", "--removed", "30m")
     ok(lbfast, "candidate", "set", "max_connections", "-", "--service", "Symphony")
     ok(lbfast, "candidate", "discard")
     assert lbfast.cli("candidate", "commit")[0] == 1

@@ -20,6 +20,7 @@ from waiting import TIMEOUT_SCALE
 from lbfast.health.outcome import ProbeResult
 from lbfast.health.probes import Prober
 from lbfast.health.spec import ProbeSpec, ProbeType
+from lbfast.health.trace import Trace
 
 
 @pytest.fixture
@@ -281,3 +282,42 @@ def test_regex_that_never_ends(serve: Callable[..., Server]) -> None:
     assert result.reason == "HTTP: regex '(a+)+$b' is too slow on this page, simplify it"
     assert time.monotonic() - started < 5 * TIMEOUT_SCALE
     assert signal.getsignal(signal.SIGALRM) is alarm
+
+
+# step by step
+
+
+def steps_of(kind: ProbeType, port: int, **settings: Any) -> list[tuple[str, bool, str]]:
+    trace = Trace()
+    spec = ProbeSpec(type=kind, port=port, address="127.0.0.1", timeout_ms=int(5_000 * TIMEOUT_SCALE), **settings)
+    asyncio.run(Prober().probe(spec, trace))
+    times = [step.at_ms for step in trace.steps]
+    assert times == sorted(times)
+    return [(str(step.phase), step.ok, step.seen) for step in trace.steps]
+
+
+def test_a_trace_tells_each_step(serve: Callable[..., Server]) -> None:
+    port = serve(answering(page(b"all is well", "200 Fine", "Content-Type: text/plain"))).port
+    assert steps_of(ProbeType.HTTP, port, path="/up", expected_text="well") == [
+        ("connect", True, f"connected to 127.0.0.1:{port}"),
+        ("request", True, "GET /up sent, Host 127.0.0.1"),
+        ("status", True, "HTTP/1.1 200 Fine, Content-Type text/plain"),
+        ("status", True, "status 200 is one of 200-299"),
+        ("body", True, "11 bytes read"),
+        ("body", True, "text found"),
+    ]
+
+
+def test_the_last_step_of_a_trace_is_what_failed(serve: Callable[..., Server]) -> None:
+    missing = serve(answering(page(b"", "404 Not Found"))).port
+    assert steps_of(ProbeType.HTTP, missing)[-2:] == [
+        ("status", True, "HTTP/1.1 404 Not Found"),
+        ("status", False, "HTTP 404 Not Found, expected 200-299"),
+    ]
+    plain = serve(answering(page(b"nothing"))).port
+    assert steps_of(ProbeType.HTTP, plain, expected_text="well")[-1] == (
+        ("body", False, "HTTP: text 'well' not found in 7 characters")
+    )
+    port = refused_port()
+    refusal = f"connect to 127.0.0.1:{port}: Connection refused"
+    assert steps_of(ProbeType.HTTPS, port) == [("connect", False, refusal)]

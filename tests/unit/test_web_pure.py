@@ -20,6 +20,8 @@ from lbfast.web.drain_plan import plan_drain
 from lbfast.web.fields import changed_settings, form_of, posted_values, typed_values
 from lbfast.web.icons import icon
 from lbfast.web.menu import MENU, menu_for
+from lbfast.web.pages_probe import split_place
+from lbfast.web.spans import Spans
 from lbfast.web.sparkline import spark_path
 from lbfast.web.tls import CertificateFault, check_pem, make_context, make_self_signed
 from lbfast.web.words import service_state, shown, slug, span
@@ -233,3 +235,32 @@ def test_certificates_that_do_not_fit(ca: trustme.CA) -> None:
         assert wanted in str(found.value)
     with pytest.raises(CertificateFault, match="valid only from"):
         check_pem(chain, key, datetime(1999, 1, 1, tzinfo=UTC))
+
+
+def test_spans_judge_each_field() -> None:
+    spans = Spans({"deadline": "30m", "stagger": "1500ms", "cut_after": "25d", "other": "x"})
+    assert (spans.seconds("deadline"), spans.seconds("stagger")) == (1_800, None)
+    assert set(spans.faults) == {"stagger", "cut_after"}
+    assert '"25d"' in spans.faults["cut_after"]
+    assert "24d" in spans.faults["cut_after"]
+    assert Spans({"deadline": " "}).faults == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("", (None, None)),
+        ("10.0.0.1", ("10.0.0.1", None)),
+        ("10.0.0.1:80", ("10.0.0.1", 80)),
+        ("[::1]:80", ("::1", 80)),
+        ("::1", ("::1", None)),
+    ],
+)
+def test_places_to_test_against(text: str, found: tuple[str | None, int | None]) -> None:
+    assert split_place(text) == found
+
+
+def test_a_port_that_is_none_is_refused() -> None:
+    for text in ("10.0.0.1:x", "10.0.0.1:0", "10.0.0.1:65536"):
+        with pytest.raises(ValueError, match="expected 1 to 65535"):
+            split_place(text)

@@ -52,6 +52,46 @@ async function openDialog(address) {
   } catch { location.href = address; }
 }
 
+// A dialog's form is sent from within it: what is wrong, or only a forecast, is shown in the same dialog.
+async function sendDialog(form, button) {
+  const dialog = form.closest("dialog"), body = new URLSearchParams(new FormData(form, button));
+  try {
+    const answer = await fetch(form.action, { method: "POST", body, redirect: "manual", headers: { accept: "text/html" } });
+    if (answer.type === "opaqueredirect") { location.href = form.dataset.next; return; }
+    const part = $("[data-dialog-part]", new DOMParser().parseFromString(await answer.text(), "text/html"));
+    if (!part) { location.href = form.dataset.next; return; }
+    const name = button?.value;
+    dialog.replaceChildren(document.adoptNode(part));
+    ($('[aria-invalid="true"]', dialog) || $(`button[value="${name}"]`, dialog))?.focus();
+  } catch { form.submit(); }
+}
+
+// *Test now*: the answer is the same page with what the probe saw; only the part in the middle is exchanged.
+document.addEventListener("submit", (event) => {
+  const button = event.submitter;
+  if (event.target.matches("dialog form[data-next]")) { event.preventDefault(); sendDialog(event.target, button); return; }
+  if (!button || !(button.matches("[data-test]") || event.target.matches("[data-test]"))) return;
+  event.preventDefault();
+  testNow(event.target, button);
+});
+
+async function testNow(form, button) {
+  const address = button.getAttribute("formaction") || form.action;
+  const body = new URLSearchParams(new FormData(form));
+  button.disabled = true;
+  button.textContent += " …";
+  try {
+    const answer = await fetch(address, { method: "POST", body, headers: { accept: "text/html" } });
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const main = $("main", page);
+    if (!main || answer.redirected) { location.href = answer.url; return; }
+    $("main").replaceChildren(...[...main.childNodes].map((it) => document.adoptNode(it)));
+    const told = $("main [data-test-part] .probe") || $("main .fault") || $("main .note.bad");
+    told?.scrollIntoView({ block: "center" });
+    ($("main button[formaction]") || $("main [data-test] button"))?.focus({ preventScroll: true });
+  } catch { form.submit(); }
+}
+
 // --- clock ----------------------------------------------------------------------------------------
 
 const clock = $("[data-clock]");
@@ -107,20 +147,18 @@ function setState(row, state) {
   row.classList.add("changed");
 }
 
-function showService(service) {
-  const body = bodies().find((it) => it.dataset.service === service.label);
+function showService(service, body) {
   if (!body) return;
   const head = $("tr.vs", body);
-  const wished = service.real_servers.every((real) => ["up", "drain", "halt"].includes(real.state));
-  const state = service.state === "degraded" && wished ? "eased" : service.state; // as words.service_state
   head.dataset.state = body.dataset.state;
-  setState(head, state);
-  body.dataset.state = state;
+  setState(head, service.state);
+  body.dataset.state = service.state;
+  body.toggleAttribute("data-taken", service.taken);
   text($('[data-cell="connections"]', head), number.format(service.connections));
-  if (service.persistence_entries !== null) text($('[data-cell="entries"]', head), number.format(service.persistence_entries));
-  for (const real of service.real_servers) {
+  if (service.entries !== null) text($('[data-cell="entries"]', head), number.format(service.entries));
+  for (const real of service.reals) {
     const row = $$("tr.rs[data-real]", body).find((it) => it.dataset.real === real.label);
-    if (!row) continue;
+    if (!row) continue; // a closed service of many has no rows: they come when it is opened
     setState(row, real.state);
     text($('[data-cell="connections"]', row), number.format(real.connections));
     text($('[data-cell="weight"]', row), String(real.weight));
@@ -135,11 +173,24 @@ function showService(service) {
   }
 }
 
-function drawSpark(label, points) {
-  const path = $(".spark path", bodies().find((it) => it.dataset.service === label) || document.createElement("p"));
-  if (!path || !points.length) return;
-  const step = 100 / 59, top = Math.max(1, ...points), left = 100 - step * (points.length - 1);
-  path.setAttribute("d", "M" + points.map((value, at) => `${(left + step * at).toFixed(1)} ${(19 - 18 * value / top).toFixed(1)}`).join("L"));
+function byLabel() { return new Map(bodies().map((it) => [it.dataset.service, it])); }
+
+const sparks = new Map(); // by service: its last points, of those that have had a connection
+
+function drawSparks(newest) {
+  const found = byLabel();
+  for (const [label, body] of found) {
+    const path = $(".spark path", body);
+    if (!sparks.has(label) && path?.dataset.points) sparks.set(label, path.dataset.points.split(",").map(Number));
+    if (!sparks.has(label) && label in newest) sparks.set(label, []);
+    const points = sparks.get(label);
+    if (!points) continue;
+    points.push(newest[label] || 0);
+    while (points.length > 60) points.shift();
+    const step = 100 / 59, top = Math.max(1, ...points), left = 100 - step * (points.length - 1);
+    path?.setAttribute("d", "M" + points.map((value, at) => `${(left + step * at).toFixed(1)} ${(19 - 18 * value / top).toFixed(1)}`).join("L"));
+    if (!points.some(Boolean)) sparks.delete(label);
+  }
 }
 
 const FIGURES = { connections: number.format, bytes_in: (it) => size(it) + "/s", bytes_out: (it) => size(it) + "/s", cpu: (it) => it + " %", memory: (it) => it + " %" };
@@ -153,18 +204,40 @@ function showFigures(figures) {
 
 function fold(body, isOpen) {
   $("[data-toggle]", body).setAttribute("aria-expanded", String(isOpen));
+  if (isOpen && "find" in body.dataset) { loadReals(body); return; }
   for (const row of $$("tr:not(.vs)", body)) row.hidden = !isOpen;
+}
+
+// Of many services the closed ones come without their real servers.
+async function loadReals(body) {
+  const made = await fetchRows("?service=" + encodeURIComponent(body.dataset.service));
+  const rows = made && $$("tbody.service tr:not(.vs)", made);
+  if (!rows || !("find" in body.dataset)) return;
+  delete body.dataset.find;
+  body.append(...rows.map((it) => document.adoptNode(it)));
+  fold(body, $("[data-toggle]", body).getAttribute("aria-expanded") === "true");
+}
+
+async function fetchRows(query) {
+  const answer = await fetch("/lbadmin/overview/rows" + query);
+  if (!answer.ok) return null;
+  return $("table", new DOMParser().parseFromString(`<table>${await answer.text()}</table>`, "text/html"));
+}
+
+async function foldAll(isOpen) {
+  if (isOpen && bodies().some((it) => "find" in it.dataset)) await refreshRows("?open=all");
+  else for (const body of bodies()) fold(body, isOpen);
 }
 
 function applyFilter() {
   const wanted = ($("[data-search]")?.value || "").trim().toLowerCase();
   let found = 0, problems = 0, drained = 0;
   for (const body of bodies()) {
-    const admins = $$("tr.rs[data-admin]", body).some((row) => row.dataset.admin !== "online");
+    const admins = "taken" in body.dataset;
     const problem = isProblem(body.dataset.state);
     problems += problem; drained += admins;
     const fits = filter === "all" || (filter === "problem" && problem) || (filter === "drained" && admins);
-    body.hidden = !(fits && (!wanted || body.textContent.toLowerCase().includes(wanted)));
+    body.hidden = !(fits && (!wanted || (body.textContent.toLowerCase() + (body.dataset.find || "")).includes(wanted)));
     found += !body.hidden;
   }
   text($('[data-count="problem"]'), problems ? String(problems) : "");
@@ -172,13 +245,11 @@ function applyFilter() {
   if (wanted || filter !== "all") text($("[data-found]"), `${found} of ${bodies().length} services shown`);
 }
 
-async function refreshRows() {
-  const answer = await fetch("/lbadmin/overview/rows");
-  if (!answer.ok) return;
-  const page = new DOMParser().parseFromString(`<table>${await answer.text()}</table>`, "text/html");
-  const rows = $("table", page);
+async function refreshRows(query = "") {
+  const rows = await fetchRows(query);
+  if (!rows) return;
   if (!$("tbody.service", rows) !== !bodies().length) { location.reload(); return; }
-  const open = new Map(bodies().map((it) => [it.dataset.service, $("[data-toggle]", it).getAttribute("aria-expanded")]));
+  const open = new Map(query ? [] : bodies().map((it) => [it.dataset.service, $("[data-toggle]", it).getAttribute("aria-expanded")]));
   const caption = $("caption", table);
   table.replaceChildren(...(caption ? [caption] : []), ...[...rows.children].map((it) => document.adoptNode(it)));
   for (const body of bodies()) if (open.has(body.dataset.service)) fold(body, open.get(body.dataset.service) === "true");
@@ -190,8 +261,8 @@ function follow() {
   const away = $("[data-away]");
   const back = () => { away.hidden = true; };
   source.addEventListener("host", (event) => { back(); showFigures(JSON.parse(event.data)); });
-  source.addEventListener("services", (event) => { JSON.parse(event.data).forEach(showService); applyFilter(); });
-  source.addEventListener("sparks", (event) => { for (const [label, points] of Object.entries(JSON.parse(event.data))) drawSpark(label, points); });
+  source.addEventListener("services", (event) => { const found = byLabel(); for (const it of JSON.parse(event.data)) showService(it, found.get(it.label)); applyFilter(); });
+  source.addEventListener("sparks", (event) => drawSparks(JSON.parse(event.data)));
   source.addEventListener("shape", () => (table ? refreshRows() : location.reload()));
   source.addEventListener("away", (event) => { away.textContent = shown(JSON.parse(event.data).message); away.hidden = false; });
   source.addEventListener("ended", () => { source.close(); location.reload(); });
@@ -215,7 +286,7 @@ if (table) {
     for (const other of $$("[data-filter]")) other.setAttribute("aria-pressed", String(other === button));
     applyFilter();
   });
-  for (const button of $$("[data-fold]")) button.addEventListener("click", () => bodies().forEach((body) => fold(body, button.dataset.fold === "open")));
+  for (const button of $$("[data-fold]")) button.addEventListener("click", () => foldAll(button.dataset.fold === "open"));
   document.addEventListener("keydown", (event) => {
     if (event.target.closest("input, select, textarea, dialog") || event.ctrlKey || event.altKey || event.metaKey) return;
     const seen = bodies().filter((it) => !it.hidden);
