@@ -70,7 +70,7 @@ def replication(link: Link, table: StickTable, *, is_active: bool) -> Replicatio
         is_active=lambda: is_active,
         now=now_ms,
         facts=dict,
-        heard=lambda facts: None,
+        heard=lambda _: None,
         handlers={},
         tell=lambda message: print(message, file=sys.stderr),
     )
