@@ -17,6 +17,7 @@ _KEEPALIVED = """
 global_defs {{
   router_id {name}
   vrrp_garp_master_refresh 5
+  script_user root
 }}
 vrrp_script alive {{
   script "{check}"
@@ -142,7 +143,7 @@ class Rival(Lab):
     def _configure(self, name: str) -> None:
         other = "b" if name == "a" else "a"
         check = self.directory / f"{name}-alive"
-        check.write_text(f"#!/bin/sh\nexec timeout 0.5 nc -z {BOXES[name]} 10000\n")
+        check.write_text(f"#!/bin/bash\nexec 3<>/dev/tcp/{CABLE[name]}/10000\n")
         check.chmod(0o700)
         with open(self._file(name, "keepalived.conf"), "w") as stream:
             priority = 101 if name == "a" else 100

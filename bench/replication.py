@@ -1,11 +1,9 @@
-"""Measures the pair's replication and its heartbeat guard, without a network between.
+"""Measures a whole resync of the pair, without a network between.
 
     python bench/replication.py resync [--entries 1000000] [--turns 5]
-    python bench/replication.py forged [--count 1000000]
 
-`resync`: two processes, each with a table, joined by the real link (TCP on the loopback, TLS 1.3, pinned certificates);
+Two processes, each with a table, joined by the real link (TCP on the loopback, TLS 1.3, pinned certificates);
 seconds from the first record to the moment when the passive one has applied everything and the active one knows it.
-`forged`: datagrams that are no heartbeats, or old ones, against the guard; how many of them passed.
 """
 
 from __future__ import annotations
@@ -14,13 +12,11 @@ import argparse
 import asyncio
 import json
 import os
-import random
 import statistics
 import struct
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
 
@@ -31,11 +27,9 @@ from lbfast._journal import Journal  # noqa: E402
 from lbfast._replica import Replica  # noqa: E402
 from lbfast._shm import now_ms  # noqa: E402
 from lbfast._stick import StickTable  # noqa: E402
-from lbfast.ha.election import Beat, Standing  # noqa: E402
 from lbfast.ha.link import Link, dial, ensure_identity, make_context  # noqa: E402
 from lbfast.ha.plan import HaPlan, RealPlan, ServicePlan  # noqa: E402
 from lbfast.ha.replication import RECORD_BYTES, Replication  # noqa: E402
-from lbfast.ha.wire import Guard, Heard, pack_beat  # noqa: E402
 from lbfast.model.pair import HaSettings  # noqa: E402
 
 _RECORD = struct.Struct("<16sIIIIIIBBBB")  # _replica.pxd
@@ -70,7 +64,7 @@ def replication(link: Link, table: StickTable, *, is_active: bool) -> Replicatio
         is_active=lambda: is_active,
         now=now_ms,
         facts=dict,
-        heard=lambda facts: None,
+        heard=lambda _: None,
         handlers={},
         tell=lambda message: print(message, file=sys.stderr),
     )
@@ -141,31 +135,6 @@ def resync(entries: int, turns: int) -> None:
     print(json.dumps({name: round(value, 3) for name, value in figures.items()}))
 
 
-def forgeries(dice: random.Random, real: list[bytes]) -> Iterator[bytes]:
-    """Without end: noise, real heartbeats with a changed byte, real ones again, and ones of another key."""
-    while True:
-        datagram = dice.choice(real)
-        yield dice.randbytes(dice.randrange(0, 200))
-        place = dice.randrange(len(datagram))
-        yield datagram[:place] + bytes([datagram[place] ^ dice.randrange(1, 256)]) + datagram[place + 1 :]
-        yield datagram
-        yield pack_beat(Beat(9, Standing.ACTIVE, 4, True, True), 5, dice.randrange(2**40), 0, dice.randbytes(32))
-
-
-def count_accepted(count: int, seed: int) -> dict[str, int]:
-    """How many of so many datagrams the guard let in, and why not."""
-    dice, key = random.Random(seed), b"k" * 32
-    guard = Guard(key, own_life=5)
-    beat = Beat(7, Standing.ACTIVE, 4, True, True)
-    real = [pack_beat(beat, 5, number, 0, key) for number in range(1, 1001)]
-    if not all(isinstance(guard.check(datagram), Heard) for datagram in real):
-        raise SystemExit("a real heartbeat was refused")
-    guard.counts = dict.fromkeys(guard.counts, 0)
-    for _, datagram in zip(range(count), forgeries(dice, real), strict=False):
-        guard.check(datagram)
-    return guard.counts
-
-
 def main() -> None:
     if sys.argv[1:2] == ["passive"]:
         directory, port, peer, entries, said = sys.argv[2:]
@@ -173,20 +142,11 @@ def main() -> None:
         asyncio.run(be_passive(Path(directory), int(port), pinned, int(entries), int(said)))
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["resync", "forged"])
+    parser.add_argument("what", choices=["resync"])
     parser.add_argument("--entries", type=int, default=1_000_000)
     parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--count", type=int, default=1_000_000)
-    parser.add_argument("--seed", type=int, default=random.randrange(2**32))
     options = parser.parse_args()
-    if options.what == "resync":
-        resync(options.entries, options.turns)
-    else:
-        print(
-            json.dumps(
-                {"seed": options.seed, "datagrams": options.count, **count_accepted(options.count, options.seed)}
-            )
-        )
+    resync(options.entries, options.turns)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-/* Made by `python -m lbfast.ha.election_model docs/model/pair.pml`: do not edit.  How to run it: docs/ha.md. */
+/* Made by `python -m lbfast.ha.election_model docs/model/pair.pml`: edit that.  To run it: docs/ha.md. */
 
 #ifndef LAN
 #define LAN 1                  /* address probes are answered */
@@ -12,7 +12,8 @@
 #define LISTEN 3
 #define ORDER 5
 #define SETTLED 4
-#define BOUND 14               /* steps of unchanging weather after which one box must be active */
+#define FORGET 5               /* an answer to an address probe counts for so long (ha/takeover.py) */
+#define BOUND 18               /* steps of unchanging weather after which one box must be active */
 #define USEFUL 2
 
 mtype = { PASSIVE, CLAIMING, ACTIVE, SILENT, LEAVING, NONE, FREE, TAKEN };
@@ -22,7 +23,7 @@ typedef Beat {
 };
 
 bool alive[2]; mtype standing[2]; byte level[2]; bool cut[2]; bool stopping[2];
-byte since[2]; byte started[2]; byte quiet[2]; byte ordered[2]; byte moved[2]; byte claim[2];
+byte since[2]; byte started[2]; byte quiet[2]; byte ordered[2]; byte moved[2]; byte claim[2]; byte taken[2];
 Beat heard[2];                 /* the other's last one, as this box knows it */
 Beat flying[2];                /* this box's, on its way */
 bool lost[2];                  /* whether this box's heartbeats are lost at present */
@@ -53,13 +54,14 @@ inline see_peer(i) {
 
 inline ask_network(i) {
   if
-  :: !asks(i) -> probe = NONE
+  :: !asks(i) -> probe = NONE; taken[i] = 0
   :: else ->
      if
-     :: LAN && serves(1 - i) -> probe = TAKEN
-     :: LAN && !serves(1 - i) && asks(1 - i) && primary(1 - i) -> probe = TAKEN
-     :: else -> probe = FREE
-     fi
+     :: LAN && serves(1 - i) -> taken[i] = FORGET
+     :: LAN && !serves(1 - i) && asks(1 - i) && primary(1 - i) -> taken[i] = FORGET
+     :: else -> taken[i] = (taken[i] > 0 -> taken[i] - 1 : 0)
+     fi;
+     probe = (taken[i] > 0 -> TAKEN : FREE)
   fi
 }
 
@@ -69,7 +71,7 @@ inline become(i, then) {
   :: else
   fi;
   if
-  :: then == CLAIMING -> claim[i] = claim[i] % 3 + 1
+  :: then == CLAIMING -> claim[i] = claim[i] % 9 + 1
   :: else -> ordered[i] = 0
   fi;
   standing[i] = then; since[i] = 0
@@ -165,7 +167,7 @@ inline decide(i) {
            :: (peer == SILENT) && (level[i] == 0 || stopping[i]) -> become(i, PASSIVE)  /* this box cannot serve, and would not hear the peer's claim */
            :: else ->
               if
-              :: (peer == PASSIVE) && (!heard[i].hears) && (level[i] < USEFUL && peer_level(i) >= USEFUL) -> become(i, PASSIVE)  /* this box cannot serve, and the peer, which can, does not hear it */
+              :: (peer == PASSIVE) && (level[i] < USEFUL && peer_level(i) >= USEFUL) -> become(i, PASSIVE)  /* this box cannot serve, and the peer can */
               :: else ->
                  if
                  :: (peer == CLAIMING) && (heard[i].ordered || !heard[i].hears || heard[i].level > level[i]) -> become(i, PASSIVE)  /* the peer takes over */
@@ -216,9 +218,9 @@ inline act(i) {
   }
 }
 
-inline reset(i) {
+inline reset(i) {              /* its claims go on counting: they begin with the number of its life */
   standing[i] = PASSIVE; since[i] = 0; started[i] = 0; quiet[i] = 0; ordered[i] = 0; moved[i] = SETTLED;
-  claim[i] = 0; cut[i] = false; stopping[i] = false; level[i] = 4;
+  taken[i] = 0; cut[i] = false; stopping[i] = false; level[i] = 4;
   forget(heard[i]); forget(flying[i])
 }
 
@@ -244,7 +246,7 @@ inline rules() {
     assert(!(serves(0) && serves(1)) || lost[0] || lost[1] || still < 3);
     /* No gap longer than the bound, also with heartbeats lost for good, one way or both. */
     assert(still < BOUND || !LAN && lost[0] && lost[1] || !(is_able(0) || is_able(1)) || is_useful(0) || is_useful(1));
-    /* No flapping in unchanging weather: an order and a failure at once are three changes of hands, then it is quiet. */
+    /* No flapping in unchanging weather: an order and a failure at once are three changes of hands, then quiet. */
     assert(!LAN && (lost[0] || lost[1]) || moves <= 6)
   }
 }

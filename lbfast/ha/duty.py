@@ -85,7 +85,9 @@ class Duty:
         """Take in what has come; whether anything did."""
         found = self.beats.read(now_ms, self.timing.interval_ms)
         for beat in found:
-            self.memory = hear(self.memory, beat, now_ms)
+            before, self.memory = self.memory.beat, hear(self.memory, beat, now_ms)
+            if self.is_active and Standing.ACTIVE in (beat.standing, before.standing if before else None):
+                self.holder.announce_again(now_ms)  # two were active: the neighbours may know the other one
         return bool(found)
 
     def answer(self, now_ms: int) -> None:
@@ -122,6 +124,8 @@ class Duty:
     def _forgive(self, late_ms: int, now_ms: int) -> None:
         """We did not run: what the peer may have sent meanwhile was read just now; its silence begins anew."""
         self.watch.pings.forgive(late_ms)
+        if self.is_active and late_ms >= self.timing.dead_ms:
+            self.holder.announce_again(now_ms)  # the peer may have been active meanwhile, and we need not hear of it
         heard_at = self.memory.heard_at
         if heard_at is not None:
             self.memory = replace(self.memory, heard_at=min(now_ms, heard_at + late_ms))

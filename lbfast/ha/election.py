@@ -273,12 +273,7 @@ TABLE: Mapping[Standing, tuple[Row, ...]] = MappingProxyType(
             Row(ANY, ("is_stopping",), P, "this box stops"),
             Row((Peer.SILENT,), ("is_cut_off",), P, "this box is cut off from the network and from its peer"),
             Row((Peer.SILENT,), ("is_unfit",), P, "this box cannot serve, and would not hear the peer's claim"),
-            Row(
-                (Peer.PASSIVE,),
-                ("is_unheard", "peer_is_useful"),
-                P,
-                "this box cannot serve, and the peer, which can, does not hear it",
-            ),
+            Row((Peer.PASSIVE,), ("peer_is_useful",), P, "this box cannot serve, and the peer can"),
             Row((Peer.CLAIMING,), ("peer_has_cause",), P, "the peer takes over"),
             Row((Peer.ACTIVE,), ("is_outranked",), P, "both boxes were active and the peer ranks higher"),
             Row((Peer.ACTIVE,), ("is_unheard",), P, "both boxes were active and the peer does not hear this one"),

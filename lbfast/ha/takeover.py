@@ -89,6 +89,7 @@ class Holder:
     announce_interval_ms: int
     since: int | None = None
     renewed_at: int = 0
+    announcing_since: int = 0
     announced: int = 0  # of ANNOUNCE_MS
     announced_at: int = 0
     failures: tuple[str, ...] = field(default=())
@@ -105,9 +106,13 @@ class Holder:
             self.failures = tuple(failures)
             return self.failures
         self.since = self.renewed_at = now_ms
-        self.announced = 0
+        self.announce_again(now_ms)
         self.turn(now_ms)
         return ()
+
+    def announce_again(self, now_ms: int) -> None:
+        """Somebody else may have announced them meanwhile: the neighbours must hear who has them."""
+        self.announcing_since, self.announced = now_ms, 0
 
     def let_go(self) -> tuple[str, ...]:
         """Drop them; what failed, in words.  The lifetime ends what could not be dropped."""
@@ -121,7 +126,7 @@ class Holder:
         if now_ms - self.renewed_at >= RENEW_MS:
             self.renewed_at = now_ms
             self.failures = tuple(self.addresses.hold(VALID_S))
-        due = self.announced < len(ANNOUNCE_MS) and now_ms - self.since >= ANNOUNCE_MS[self.announced]
+        due = self.announced < len(ANNOUNCE_MS) and now_ms - self.announcing_since >= ANNOUNCE_MS[self.announced]
         if due or now_ms - self.announced_at >= self.announce_interval_ms:
             self.announced += due
             self.announced_at = now_ms

@@ -74,11 +74,15 @@ SILENCE = 400
         (met(C, since=NOW - 10, standing=C), GOOD, C),
         (met(C, since=NOW - 10, standing=A), GOOD, P),
         (met(C, since=NOW - 10, standing=A, level=0), GOOD, C),
+        (met(C, hears=False), replace(GOOD, probe=Probe.FREE), A),
+        (met(C, hears=False), replace(GOOD, probe=Probe.TAKEN), C),
         (met(C, standing=A, level=0), GOOD, C),  # the claim is old, but its cause stands: claimed anew
         (met(A, SILENCE), GOOD, A),
         (met(A, SILENCE), Surroundings(1, is_cut_off=True), P),
-        (met(A), Surroundings(1, is_cut_off=True), A),
-        (met(A), Surroundings(0), A),
+        (met(A), Surroundings(1, is_cut_off=True), P),
+        (met(A), Surroundings(0), P),
+        (met(A, level=1), Surroundings(0), A),  # the peer could not serve either
+        (met(A, SILENCE), Surroundings(0), P),
         (met(A, standing=C, claim=3), GOOD, A),
         (met(A, standing=C, claim=3, is_ordered=True), GOOD, P),
         (met(A, standing=C, claim=3, hears=False), GOOD, P),

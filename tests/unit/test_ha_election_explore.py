@@ -131,7 +131,7 @@ def test_heartbeats_lost_for_good_on_a_lan_that_works(lost: tuple[bool, bool]) -
 @pytest.mark.parametrize("lost", [(True, False), (False, True), (True, True)], ids=["one way", "other way", "both"])
 @pytest.mark.parametrize("index", [0, 1], ids=["primary", "secondary"])
 def test_a_box_that_cannot_serve_is_relieved_although_heartbeats_are_lost(lost: tuple[bool, bool], index: int) -> None:
-    """It cannot hear the claim, or cannot be heard to be unfit: it lets go by itself, and the other one asks the LAN."""
+    """It cannot hear the claim, or cannot be heard to be unfit: it lets go by itself; the other asks the LAN."""
     for world in explore([running(True)], losses, 4):
         settle(with_box(world, index, level=0), Weather(lost), is_one)
         cut = with_box(world, index, level=1, is_cut_off=True)
