@@ -195,7 +195,8 @@ def test_screenshots(tab: Any, appliance: Web) -> None:
 
 # What the appliance calls its things, and what lbfast itself says, which is English in every language (docs/web.md).
 SAID = (
-    r"\d+ clients? moved.*|.* is on Symphony.*|If Symphony.*|It was new.*|No connection is open.*|.* is up: .*|"
+    r"\d+ clients? (moved|bound).*|Expected to be empty.*|"
+    r".* is on Symphony.*|If Symphony.*|It was new.*|No connection is open.*|.* is up: .*|"
     r"change virtual service.*|(drained|online) by .*|(up *: *)?connected|not checked|up|cubic|SHA-256|/var/log/.*"
 )
 PROCESSES = "control|health|web|workers|open|close|new|admin|process"
