@@ -54,6 +54,12 @@ LEVELS: Final = (
 )
 
 
+def most_bytes(series: int) -> int:
+    """What so many series take on disk at most, whatever time passes."""
+    columns = series * 3 // 2 // _STEP_COLUMNS * _STEP_COLUMNS + _STEP_COLUMNS  # as ``_make_columns`` makes room
+    return sum(level.rows for level in LEVELS) * (_HEAD + columns * WIDTH * 4)
+
+
 def level_for(span: int) -> Level:
     """The finest level that reaches so far back."""
     return next((level for level in LEVELS if level.span >= span), LEVELS[-1])

@@ -37,6 +37,12 @@ class Bodies:
         return (*self.started_names, "health", *([WEB] if self._assets.web else ()), *([HA] if self.has_ha else ()))
 
     @property
+    def awaited_names(self) -> tuple[str, ...]:
+        """Without whom lbfast is not READY: the pages are not of them, nor what only waits for a peer to come."""
+        optional = (WEB,) if self._assets.addresses.is_paired else (WEB, HA)
+        return tuple(name for name in self.names if name not in optional)
+
+    @property
     def started_names(self) -> tuple[str, ...]:
         """Those that are ready within seconds, whatever is configured."""
         return (*(self.worker_name(place) for place in range(self._assets.workers)), "control")

@@ -224,7 +224,7 @@ class Supervisor:
             pass
         elif child.is_leaving:
             self._start(child.name)
-        elif self._state is State.STARTING and not child.ready and child.name != WEB:
+        elif self._state is State.STARTING and not child.ready and child.name in self._bodies.awaited_names:
             self.complain(f"{text} before it was ready")
             self._stop(1)
         else:
@@ -314,8 +314,7 @@ class Supervisor:
             self._desk.hear(message, fds)
 
     def _check_ready(self) -> None:
-        optional = (WEB,) if self._assets.addresses.is_paired else (WEB, HA)
-        ready = all(self._is_ready(name) for name in self._bodies.names if name not in optional)
+        ready = all(self._is_ready(name) for name in self._bodies.awaited_names)
         if self._state is not State.STARTING or not ready:
             return
         self._state = State.RUNNING

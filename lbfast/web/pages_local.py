@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from lbfast.control.series_file import LEVELS, most_bytes
 from lbfast.model.addresses import is_wildcard, join_address
 from lbfast.web.ask import text_of
 from lbfast.web.auth import identity_of, require, source_of, state_of
@@ -176,7 +177,20 @@ async def _show_system(
         "file": str(log.get("file", "")),
         "rate_limit": str(log.get("rate_limit", "")),
     }
-    return await page(request, "system.html", status, values=values, faults=faults, others=others, targets=LOG_TARGETS)
+    services = data.get("virtual_service", [])
+    series = 1 + sum(1 + len(service.get("real_server", [])) for service in services)
+    return await page(
+        request,
+        "system.html",
+        status,
+        values=values,
+        faults=faults,
+        others=others,
+        targets=LOG_TARGETS,
+        levels=LEVELS,
+        series=series,
+        graph_bytes=most_bytes(series),
+    )
 
 
 @require("configure")

@@ -23,7 +23,7 @@ from lbfast.web.auth import (
     state_of,
 )
 from lbfast.web.passwords import why_weak
-from lbfast.web.render import THEMES, bare_page, error_page
+from lbfast.web.render import LANGUAGE_COOKIE, THEMES, bare_page, error_page
 from lbfast.web.sessions import ABSOLUTE_S
 from lbfast.web.state import WebState
 from lbfast.web.users import FIRST_USER
@@ -167,16 +167,15 @@ def _setup_fault(state: WebState, source: str, code: str, password: str, again: 
 
 @public
 async def theme(request: Request) -> Response:
-    """Kept in a cookie of its own, so that a page is drawn right at once."""
+    """Colours and language, each kept in a cookie of its own, so that a page is drawn right at once."""
     if is_foreign(request):
         return error_page(request, 403, "This was sent by another site.")
     form = await request.form(max_files=0, max_fields=10)
-    chosen, place = str(form.get("theme") or ""), _safe_next(str(form.get("next") or ""))
-    response = RedirectResponse(place or HOME, 303)
-    if chosen in THEMES:
-        response.set_cookie(
-            "lbfast-theme", chosen, max_age=31_536_000, path="/lbadmin/", samesite="strict", httponly=True
-        )
+    response = RedirectResponse(_safe_next(str(form.get("next") or "")) or HOME, 303)
+    codes = [code for code, _ in state_of(request).languages.choices]
+    for cookie, name, allowed in (("lbfast-theme", "theme", THEMES), (LANGUAGE_COOKIE, "language", codes)):
+        if (chosen := str(form.get(name) or "")) in allowed:
+            response.set_cookie(cookie, chosen, max_age=31_536_000, path="/lbadmin/", samesite="strict", httponly=True)
     return response
 
 

@@ -74,6 +74,8 @@ async def _serve(settings: WebSettings, fd: int, channel: ChannelFace) -> int:
 
     loop.add_signal_handler(signal.SIGTERM, stop)
     loop.add_reader(channel.fileno(), _hear, loop, channel, stop)
+    for problem in state.languages.problems:
+        print(f"lbfast web: a language cannot be used: {problem}", file=sys.stderr, flush=True)
     _show_setup(state)
     _tell_ready(channel)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from gettext import NullTranslations
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,12 +17,14 @@ from lbfast.web import words
 from lbfast.web.auth import Identity, identity_of, state_of
 from lbfast.web.client import ControlError, ControlUnavailable
 from lbfast.web.icons import icon
+from lbfast.web.languages import Catalogue, direction_of, shipped
 from lbfast.web.menu import menu_for
 from lbfast.web.pending import pending_of
 from lbfast.web.roles import may
 from lbfast.web.sparkline import spark_path
 
 HERE: Final = Path(__file__).parent
+LANGUAGE_COOKIE: Final = "lbfast-language"
 THEMES: Final = ("light", "dark")
 _FILTERS: Final = {
     "bytes": words.size,
@@ -42,12 +45,16 @@ _FILTERS: Final = {
 
 
 @lru_cache(maxsize=1)
-def environment() -> Environment:
+def sources() -> dict[str, str]:
     """The templates, each read once: the process may not be able to read its own files later."""
+    return {path.name: path.read_text(encoding="utf-8") for path in (HERE / "templates").glob("*.html")}
+
+
+@lru_cache(maxsize=8)
+def environment(catalogue: Catalogue | None = None) -> Environment:
+    """The templates in one language; None is English."""
     made = Environment(
-        loader=DictLoader(
-            {path.name: path.read_text(encoding="utf-8") for path in (HERE / "templates").glob("*.html")}
-        ),
+        loader=DictLoader(sources()),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -58,12 +65,15 @@ def environment() -> Environment:
     )
     made.filters.update(_FILTERS)
     made.globals.update(icon=lambda name: Markup(icon(name)), state_word=words.state_word, version=__version__)  # noqa: S704
-    made.install_null_translations(newstyle=True)  # type: ignore[attr-defined]
+    # `_` fills values in, so a % must be none of its own; `tr` is for texts that stand in the code.
+    made.globals["tr"] = (catalogue or NullTranslations()).gettext
+    made.install_gettext_translations(catalogue or NullTranslations(), newstyle=True)  # type: ignore[attr-defined]
     return made
 
 
 def read_templates() -> None:
     """All of them, while they can be read."""
+    shipped()
     for name in environment().list_templates():
         environment().get_template(name)
 
@@ -75,7 +85,10 @@ def fragment(request: Request, template: str, **values: Any) -> str:
     values.setdefault("may_operate", may(role, "operate"))
     values.setdefault("may_configure", may(role, "configure"))
     values.setdefault("csrf", identity.csrf if identity else "")
-    return environment().get_template(template).render(identity=identity, **values)
+    languages, language = state_of(request).languages, language_of(request)
+    values |= {"language": language, "languages": languages.choices, "direction": direction_of(language)}
+    made = environment(languages.catalogues.get(language))
+    return made.get_template(template).render(identity=identity, **values)
 
 
 async def page(request: Request, template: str, status: int = 200, **values: Any) -> Response:
@@ -100,6 +113,12 @@ def bare_page(request: Request, template: str, status: int = 200, **values: Any)
 
 def error_page(request: Request, status: int, message: str) -> Response:
     return bare_page(request, "error.html", status, message=message, code=status)
+
+
+def language_of(request: Request) -> str:
+    """What the user has chosen, else what the browser asks for, as far as there is a catalogue."""
+    cookie, accepted = request.cookies.get(LANGUAGE_COOKIE, ""), request.headers.get("accept-language", "")
+    return state_of(request).languages.pick(cookie, accepted)
 
 
 def theme_of(request: Request) -> str:

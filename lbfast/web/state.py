@@ -16,6 +16,8 @@ from lbfast.model.appliance import WebSettings
 from lbfast.web.audit import Audit
 from lbfast.web.client import AsyncClient
 from lbfast.web.keys import ApiKeys
+from lbfast.web.languages import FOLDER as LANGUAGES_FOLDER
+from lbfast.web.languages import Languages, read_languages, shipped
 from lbfast.web.pair import PairingJob
 from lbfast.web.sessions import Sessions
 from lbfast.web.setup import SetupCode
@@ -52,6 +54,7 @@ class WebState:
     host: str = field(default_factory=socket.gethostname)
     notes: OrderedDict[str, list[tuple[str, str]]] = field(default_factory=OrderedDict)
     offers: OrderedDict[str, str] = field(default_factory=OrderedDict)  # second factors not proven yet, by session
+    languages: Languages = field(default_factory=Languages)
     pairing: PairingJob = field(default_factory=PairingJob)
     upgrades: Upgrades = field(init=False)
     live: Live | None = None
@@ -90,4 +93,5 @@ def open_state(settings: WebSettings, folder: Path, client: AsyncClient | None =
         SetupCode(store, folder),
         Audit(folder),
         Throttle(time.monotonic),
+        languages=shipped().joined(read_languages(folder / LANGUAGES_FOLDER)),
     )

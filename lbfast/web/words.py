@@ -28,6 +28,11 @@ def state_word(state: str) -> str:
     return _STATES.get(state, state.capitalize())
 
 
+def state_words() -> tuple[str, ...]:
+    """All that there are, for a catalogue."""
+    return tuple(_STATES.values())
+
+
 def service_state(service: Mapping[str, Any]) -> str:
     """The state as it is shown: where an operator took servers out and the others are up, nothing is wrong."""
     state = str(service["state"])

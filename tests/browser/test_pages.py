@@ -6,10 +6,13 @@ With LBFAST_SCREENSHOTS set to a directory, pictures of all pages are put there.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+import pseudo
 import pytest
 from harness import free_port, real_server, virtual_service
 from live_world import named_servers
@@ -17,6 +20,8 @@ from servers import connect, read_line
 from test_guide import login
 from waiting import wait_for
 from web_world import PASSWORD, Web, web_lbfast
+
+from lbfast.model.words import LONGEST_LABEL
 
 SERVICE = "service=Symphony"
 PAGES = {
@@ -58,6 +63,13 @@ PAGES = {
 }
 
 
+# What somebody may call a service: code, right to left, and as long as it may be.
+SCRIPT = "<script>document.title='taken'</script>"
+BAD = SCRIPT + "\"'><img src=x onerror=document.title='taken'>" + "W" * 200
+BAD = BAD[:LONGEST_LABEL]
+BAD_REALS = (SCRIPT, "שרת מרכזי مخدم", "W" * LONGEST_LABEL)
+
+
 @pytest.fixture(scope="module")
 def appliance() -> Iterator[Web]:
     """Three servers with clients, one of them drained, a change that waits, users of all roles."""
@@ -65,7 +77,8 @@ def appliance() -> Iterator[Web]:
     with named_servers(names) as servers:
         reals = [real_server(name, server.port) for name, server in servers.items()]
         check = {"type": "connect", "interval": "500ms", "timeout": "400ms"}
-        with web_lbfast([virtual_service(port, reals, health_check=check)]) as web:
+        hostile = virtual_service(free_port(), [real_server(it, free_port()) for it in BAD_REALS], BAD)
+        with web_lbfast([virtual_service(port, reals, health_check=check), hostile]) as web:
             for host in range(2, 12):
                 with connect(port, source=f"127.0.0.{host}") as client:
                     read_line(client)
@@ -119,6 +132,27 @@ def test_axe_finds_nothing_on_any_page(tab: Any, appliance: Web) -> None:
     assert not wide
 
 
+def test_hostile_labels_are_text_on_every_page(tab: Any, appliance: Web) -> None:
+    """Never code, never wider than a phone, nothing for axe to find."""
+    login(tab, appliance)
+    findings = {}
+    for name, path in PAGES.items():
+        if SERVICE not in path and name not in ("overview", "services", "reals"):
+            continue
+        place = path.replace(SERVICE, f"service={quote(BAD)}").replace("Symphony%20Server%201", quote(BAD_REALS[0]))
+        answer = tab.goto(f"{appliance.url}/lbadmin/{place}")
+        assert answer.status == 200, (name, answer.status)
+        assert tab.title() != "taken", name
+        assert tab.evaluate("document.querySelectorAll('main script, img[src=x]').length") == 0, name
+        assert "W" * 60 in tab.content(), name
+        if found := axe_findings(tab):
+            findings[name] = found
+        tab.set_viewport_size({"width": 390, "height": 844})
+        assert tab.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), name
+        tab.set_viewport_size({"width": 1440, "height": 900})
+    assert not findings
+
+
 def test_roles_see_and_do_what_they_may(appliance: Web) -> None:
     """By plain HTTP: what a page does not show must be refused all the same."""
     drain = {"do": "drain", "service": "Symphony", "real": "Symphony Server 1"}
@@ -157,3 +191,45 @@ def test_screenshots(tab: Any, appliance: Web) -> None:
     tab.screenshot(path=folder / "overview-dark.png")
     tab.set_viewport_size({"width": 390, "height": 844})
     tab.screenshot(path=folder / "overview-phone.png")
+
+
+# What the appliance calls its things, and what lbfast itself says, which is English in every language (docs/web.md).
+SAID = (
+    r"\d+ clients? (moved|bound).*|Expected to be empty.*|"
+    r".* is on Symphony.*|If Symphony.*|It was new.*|No connection is open.*|.* is up: .*|"
+    r"change virtual service.*|(drained|online) by .*|(up *: *)?connected|not checked|up|cubic|SHA-256|/var/log/.*"
+)
+PROCESSES = "control|health|web|workers|open|close|new|admin|process"
+DATA = re.compile(
+    rf"^[\s·:]*({SAID}|{PROCESSES})\s*$|"
+    r"Symphony( Server \d)?|Windows updates|lbfast|LBFAST|English|loadbalancer|configure|operate|report|HTTPS|"
+    r"redispatch, reset|<script>.*|W{3,}|127\.[\d.:]+|\d+(\.\d+)? ?(ms|kB|MB|min)"
+)
+
+
+def test_every_page_is_translated(appliance: Web) -> None:
+    """In a language that marks each text; it is added to an appliance as a hospital would add its own."""
+    folder = appliance.lb.state_dir / "web" / "languages"
+    folder.mkdir()
+    folder.chmod(0o755)
+    (folder / f"{pseudo.CODE}.po").write_text(pseudo.pseudo_po())
+    client = appliance.client()
+    client.login()
+    appliance.lb.call("restart", process="web")
+    wait_for(lambda: _selector(client), 30, "the language to be offered")
+    form = {"csrf": client.csrf(), "language": pseudo.CODE, "next": "/lbadmin/account"}
+    chosen = client.post("/lbadmin/theme", form)
+    assert chosen.location == "/lbadmin/account"
+    assert f"lbfast-language={pseudo.CODE}" in chosen.headers["set-cookie"]
+    client.cookie += f"; lbfast-language={pseudo.CODE}"
+    left = {
+        words for path in PAGES.values() for words in pseudo.untranslated(client.get(f"/lbadmin/{path}").text, DATA)
+    }
+    assert not left, "\n".join(sorted(left))
+
+
+def _selector(client: Any) -> bool:
+    try:
+        return f'<option value="{pseudo.CODE}"' in client.get("/lbadmin/account").text
+    except OSError:
+        return False

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lbfast.control.hostfigures import HostFigures
 from lbfast.control.sampler import rates
-from lbfast.control.series_file import LEVELS, WIDTH, SeriesFile, level_for
+from lbfast.control.series_file import LEVELS, WIDTH, SeriesFile, level_for, most_bytes
 
 START = 1_800_000_000  # a whole day's beginning is not needed; steps are
 
@@ -137,3 +137,13 @@ def test_the_host_is_read_from_proc(tmp_path: Path) -> None:
     assert figures.take()[0] == 50.0
     (tmp_path / "meminfo").unlink()
     assert figures.take()[1] != figures.take()[1]
+
+
+def test_the_size_on_disk_is_known_before(tmp_path: Path) -> None:
+    for series in (1, 64, 65, 2_000):
+        folder = tmp_path / str(series)
+        folder.mkdir()
+        file = SeriesFile(folder)
+        file.write(1_000_000, {f"s{number}": [1.0] * WIDTH for number in range(series)})
+        assert most_bytes(series) >= file.size >= most_bytes(series) // 2, series
+        file.close()
