@@ -1,3 +1,5 @@
+"""Letters: the messages of _handover as plain values."""
+
 from collections.abc import Mapping
 from typing import Any
 
