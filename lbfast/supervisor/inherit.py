@@ -50,6 +50,8 @@ class Inherit:
     inboxes: list[Inbox] = field(default_factory=list)  # theirs
 
     def begin(self) -> None:
+        if self.is_regained:
+            self.ranks.introduce_vacant()
         self.relief.begin(list(self.ranks.places), (), self._relieved)
 
     def begin_apart(self, inboxes: Sequence[Inbox]) -> None:
@@ -83,6 +85,7 @@ class Inherit:
             self.crew.complain(f"new workers did not come up, the old ones go on: {failure}; trying again")
             self.crew.later(AGAIN, self.begin)
             return
+        self.ranks.tell_rest_leave()
         if self.is_regained:  # everybody else has been started by this program
             self._tell(failure)
             return

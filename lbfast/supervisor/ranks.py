@@ -23,7 +23,10 @@ class Fork(Protocol):
 
 @dataclass
 class Ranks:
-    """``fork(name, seat)`` starts a process, or says itself why not; ``later`` and ``note`` as the supervisor's."""
+    """``fork(name, seat)`` starts a process, or says itself why not; ``later`` and ``note`` as the supervisor's.
+
+    ``keep`` writes down who there is: if this supervisor is killed now, the next one must know of everybody.
+    """
 
     assets: Assets
     bodies: Bodies
@@ -31,6 +34,7 @@ class Ranks:
     fork: Fork
     later: Callable[[float, Callable[[], None]], None]
     note: Callable[[str], None]
+    keep: Callable[[], None]
     named: dict[str, Child] = field(default_factory=dict)
     others: dict[int, Child] = field(default_factory=dict)  # by pid
     seat_of: dict[int, int] = field(default_factory=dict)  # by place: what a successor after a death goes on with
@@ -65,10 +69,14 @@ class Ranks:
         """A process of the program before us; ``apart``: its memory is not ours."""
         if apart and child.index >= 0:
             child.is_leaving, child.seat = True, -1
+        if child.name in self.named:
+            child.is_leaving = True  # one that came beside another, whose supervisor was killed before it had the name
         if child.is_leaving and child.index >= 0:
             self.others[child.pid] = child
         else:
             self.named[child.name] = child
+            if child.index >= 0:
+                self.seat_of[child.index] = child.seat
 
     def remove(self, child: Child) -> bool:
         """It is dead.  Whether it had no name any more, or none yet: then its seat is vacant now."""
@@ -88,6 +96,7 @@ class Ranks:
             self.assets.seats.vacate(seat)
             return None
         self.others[child.pid] = child
+        self.keep()
         return child
 
     def promote(self, child: Child) -> Child | None:
@@ -95,6 +104,7 @@ class Ranks:
         del self.others[child.pid]
         self.named[child.name] = child
         self.seat_of[child.index] = child.seat
+        self.keep()
         return old
 
     def dismiss(self, place: int) -> Child | None:
@@ -110,6 +120,7 @@ class Ranks:
         child = self.fork(name, -1, beside=True)
         if child is not None:
             self.others[child.pid] = child
+            self.keep()
         return child
 
     def succeed(self, child: Child) -> Child | None:
@@ -130,6 +141,13 @@ class Ranks:
 
     def tell_leave(self, child: Child, to: Sequence[Child]) -> None:
         self.post.send(child, {"do": "leave", "to": [it.seat for it in to]})
+
+    def tell_rest_leave(self) -> None:
+        """Workers without a name that a killed supervisor has left: those that have one take their connections."""
+        to = [child for child in self.named.values() if child.index >= 0]
+        for child in self.others.values():
+            if child.index >= 0 and child.seat >= 0:
+                self.tell_leave(child, to)
 
     def tell_leave_apart(self, child: Child, to: Sequence[Child]) -> None:
         """Its memory is another one: it knows nothing of their inboxes."""
@@ -165,11 +183,18 @@ class Ranks:
         known = len(seats.inboxes)
         seat = seats.take(place)
         if seat >= known:
-            self._introduce(seat)
+            self.introduce(seat)
         return seat
 
-    def _introduce(self, seat: int) -> None:
-        """Nobody knows of this one yet."""
+    def introduce_vacant(self) -> None:
+        """Whoever had these seats is gone, and the inboxes are new ones: what is sent to the old reaches nobody."""
+        seated = {worker.seat for worker in self.workers()}
+        for seat in range(len(self.assets.seats.inboxes)):
+            if seat not in seated:
+                self.introduce(seat)
+
+    def introduce(self, seat: int) -> None:
+        """Nobody knows of this one yet, or not of its inbox."""
         slab, ring = self.assets.shared.slabs[seat].fd, self.assets.shared.rings[seat].fd
         inbox = self.assets.seats.inboxes[seat].send
         for worker in self.workers():
