@@ -10,7 +10,7 @@ from lbfast.config.paths import state_dir
 from lbfast.config.schema import json_schema
 from lbfast.supervisor.channel import Channel
 from lbfast.supervisor.children import Body, Child
-from lbfast.supervisor.ha_body import ha_body, is_open, is_wanted
+from lbfast.supervisor.ha_body import ha_body, is_open, is_wanted, prove_ha
 from lbfast.supervisor.listeners import close_listeners, sockets_of
 from lbfast.supervisor.ownership import give_log, give_state
 from lbfast.supervisor.preload import import_late
@@ -43,8 +43,13 @@ class Bodies:
 
     @property
     def trial_names(self) -> tuple[str, ...]:
-        """What a new program proves itself with: nobody who would listen where the old one does."""
-        return (self.worker_name(0), "control", "health")
+        """What a new program proves itself with."""
+        rest = (*([WEB] if self._assets.web else ()), *([HA] if self.has_ha else ()))
+        return (self.worker_name(0), "control", "health", *rest)
+
+    def trial_body(self, name: str, seat: int) -> Body:
+        """What a trial runs: nobody who would be heard by a client or by the peer."""
+        return self._prove_ha if name == HA else self.body(name, seat)
 
     @property
     def replaced_names(self) -> tuple[str, ...]:
@@ -142,6 +147,13 @@ class Bodies:
         assets.privileges.drop_ha()
         owner = None if user is None or assets.privileges.keeps_control else user.uid
         return ha_body(assets.config, assets.layout, assets.version, assets.shared, channel, owner)
+
+    def _prove_ha(self, channel: Channel) -> int:
+        assets = self._assets
+        self._close_sockets()
+        import_late()
+        assets.privileges.drop_ha()
+        return prove_ha(assets.config, assets.layout, assets.version, channel)
 
     def _web(self, channel: Channel) -> int:
         from lbfast.web.ownership import give_folder

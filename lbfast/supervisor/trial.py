@@ -12,6 +12,7 @@ import os
 import select
 import shutil
 import signal
+import socket
 import time
 from dataclasses import replace
 from functools import partial
@@ -29,6 +30,7 @@ from lbfast.supervisor.migrate import copy_memory, differs, migrate
 from lbfast.supervisor.seats import Inbox
 from lbfast.supervisor.shared import WAKES
 from lbfast.supervisor.start import Assets
+from lbfast.supervisor.web_door import WebDoor
 
 TRIAL = "LBFAST_TRIAL"
 TRIAL_STATE = "LBFAST_TRIAL_STATE"
@@ -59,14 +61,16 @@ def _tell(ok: bool, reason: str, code: int) -> int:
 
 def _try(estate: Estate, children: list[Child]) -> None:
     ensure_dir(runtime_dir(), 0o700, "")
-    shutil.copytree(os.environ[TRIAL_STATE], state_dir(), dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.lock"))
+    # Links stay links: control's user may lay some, and we are root.  Whatever sqlite shares in memory it makes anew.
+    left_out = shutil.ignore_patterns("*.lock", "*-shm")
+    shutil.copytree(os.environ[TRIAL_STATE], state_dir(), symlinks=True, dirs_exist_ok=True, ignore=left_out)
     Path(state_dir(), "confirm.json").unlink(missing_ok=True)  # its deadline is not ours to keep
     Path(state_dir(), "addresses.json").unlink(missing_ok=True)
     assets = _apart(estate)
     bodies = Bodies(assets)
     seat = assets.seats.take(0)
     for name in bodies.trial_names:
-        body = bodies.body(name, seat if bodies.index(name) >= 0 else -1)
+        body = bodies.trial_body(name, seat if bodies.index(name) >= 0 else -1)
         forget = partial(_forget, list(children))
         children.append(start_child(name, bodies.index(name), body, forget, time.monotonic()))
     for child in children:
@@ -89,7 +93,16 @@ def _apart(estate: Estate) -> Assets:
     copied = Estate(facts, fds)
     assets = adopt(migrate(copied) if differs(copied) else copied)
     silent = assets.config.model_copy(update={"log": LogSettings(target="none")})
+    if silent.web is not None:
+        assets.web.append(_door_of_nobody())
     return replace(assets, config=silent)
+
+
+def _door_of_nobody() -> WebDoor:
+    """Where the web process of a trial listens: nobody knows it, and it is gone with the trial."""
+    sock = socket.create_server(("127.0.0.1", 0))
+    sock.setblocking(False)
+    return WebDoor("127.0.0.1", sock.getsockname()[1], sock.detach())
 
 
 def _forget(siblings: list[Child]) -> None:

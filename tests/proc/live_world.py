@@ -133,6 +133,14 @@ class Load:
             self.failures.append(text)
 
 
+def unharmed(load: Load) -> None:
+    """Nobody noticed anything, and there was somebody."""
+    assert load.failures == []
+    assert load.split == {}
+    assert load.visits > 20
+    assert load.exchanges > 20
+
+
 def write(directory: Path, text: str, name: str = "candidate.toml") -> Path:
     path = directory / name
     path.write_text(text)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 from harness import Lbfast, fd_census, free_port, is_running, real_server, virtual_service, wait_for
-from live_world import NAMES, Load, commit, named_servers, text_of
+from live_world import NAMES, Load, commit, named_servers, text_of, unharmed
 from servers import TcpServer, connect, read_line
 
 from lbfast.control.client import Client, ControlError
@@ -39,13 +39,6 @@ def lb(servers: dict[str, TcpServer], port: int) -> Iterator[Lbfast]:
 
 def restart(lb: Lbfast, process: str) -> None:
     Client(lb.runtime_dir / "control.sock", timeout=60).call("restart", process=process)
-
-
-def unharmed(load: Load) -> None:
-    assert load.failures == []
-    assert load.split == {}
-    assert load.visits > 20
-    assert load.exchanges > 20
 
 
 def live(lb: Lbfast) -> dict[str, object]:

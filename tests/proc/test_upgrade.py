@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import textwrap
 import time
@@ -11,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import ROOT, Lbfast, fd_census, free_port, is_running, real_server, virtual_service, wait_for
-from live_world import NAMES, Load, answers, commit, named_servers, text_of
+from harness import Lbfast, fd_census, free_port, is_running, real_server, virtual_service, wait_for
+from installed import Installed
+from live_world import NAMES, Load, answers, commit, named_servers, text_of, unharmed
 from servers import TcpServer, connect, read_line
 from waiting import children_of
 
@@ -30,24 +30,6 @@ def port() -> int:
     return free_port()
 
 
-class Installed:
-    """A directory that the running lbfast is imported from, and in which another version can be put in its place."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        shutil.copytree(ROOT / "lbfast", folder / "lbfast", symlinks=True, ignore=shutil.ignore_patterns("*.c"))
-
-    def version(self, text: str) -> None:
-        path = self.folder / "lbfast" / "__init__.py"
-        path.write_text(path.read_text().replace('__version__ = "', f'__version__ = "{text}+', 1))
-
-    def edit(self, file: str, old: str, new: str) -> None:
-        path = self.folder / "lbfast" / file
-        before = path.read_text()
-        assert old in before
-        path.write_text(before.replace(old, new, 1))
-
-
 @pytest.fixture
 def installed(tmp_path: Path) -> Installed:
     return Installed(tmp_path / "program")
@@ -56,20 +38,12 @@ def installed(tmp_path: Path) -> Installed:
 @pytest.fixture
 def lb(installed: Installed, servers: dict[str, TcpServer], port: int) -> Iterator[Lbfast]:
     service = virtual_service(port, [real_server(name, servers[name].port) for name in NAMES])
-    env = {"PYTHONPATH": str(installed.folder), "PYTHONDONTWRITEBYTECODE": "1"}
-    with Lbfast(text_of([service]), env=env, allow_stderr=True) as running:
+    with Lbfast(text_of([service]), env=installed.env, allow_stderr=True) as running:
         yield running
 
 
 def upgrade(lb: Lbfast, **args: Any) -> Any:
     return Client(lb.runtime_dir / "control.sock", timeout=120).call("upgrade", **args)
-
-
-def unharmed(load: Load) -> None:
-    assert load.failures == []
-    assert load.split == {}
-    assert load.visits > 20
-    assert load.exchanges > 20
 
 
 def live(lb: Lbfast, client: str) -> dict[str, Any]:
@@ -174,6 +148,32 @@ def test_a_program_that_does_not_work_changes_nothing(lb: Lbfast, installed: Ins
     assert lb.children() == before
     assert any("not upgraded, everything is as before" in text for text in messages(lb))
     assert "not upgraded" in lb.stderr
+
+
+MORE_BROKEN = {
+    "web": ("web/process.py", "    state = open_state(", "    raise OSError(28, 'not today')\n    state = open_state("),
+    "ha": ("ha/process.py", "import annotations\n", "import annotations\n\nimport nothing\n"),
+}
+
+
+@pytest.mark.parametrize("what", MORE_BROKEN)
+def test_a_program_whose_web_or_ha_does_not_work_changes_nothing(
+    installed: Installed, servers: dict[str, TcpServer], port: int, what: str
+) -> None:
+    service = virtual_service(port, [real_server(name, servers[name].port) for name in NAMES])
+    web = {"address": "127.0.0.1", "port": free_port(), "tls": False}
+    with Lbfast(text_of([service], web=web), env=installed.env, allow_stderr=True) as lb, connect(port) as sock:
+        name = read_line(sock)
+        before = lb.children()
+        if what == "ha":  # the next program will have something to do for it
+            (lb.state_dir / "pair_password.json").write_text("{}")
+        installed.edit(*MORE_BROKEN[what])
+        with pytest.raises(ControlError, match=f"not upgraded: .*{what}"):
+            upgrade(lb)
+        assert lb.children() == before
+        sock.sendall(name)
+        assert read_line(sock) == name
+        (lb.state_dir / "pair_password.json").unlink(missing_ok=True)
 
 
 def test_a_program_that_hangs_is_given_up(lb: Lbfast, installed: Installed, port: int) -> None:
