@@ -65,7 +65,7 @@ class Supervisor:
         self._post = Post(self.later)
         self._news = News(self.control, self.later)
         self.note, self.complain = self._news.note, self._news.complain
-        self._ranks = Ranks(assets, self._bodies, self._post, self._fork, self.later, self.note)
+        self._ranks = Ranks(assets, self._bodies, self._post, self._fork, self.later, self.note, self.keep)
         self._ranks.seat_of.update((place, seat) for seat, place in assets.seats.taken.items())
         self.workers, self.pin = self._ranks.workers, self._ranks.pin
         self._reckoning = Reckoning(assets.shared.counters, lambda: assets.seats.inboxes, self.later)
