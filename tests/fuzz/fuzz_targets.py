@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import json
 import os
 import re
@@ -26,6 +27,7 @@ from lbfast.control.confirm import load_unconfirmed
 from lbfast.control.protocol import ControlError
 from lbfast.control.statefile import load_marks
 from lbfast.control.verbs import find_verb
+from lbfast.ha import wire
 from lbfast.health import http
 from lbfast.health.certificates import read_certificate
 from lbfast.health.outcome import ProbeFailed
@@ -38,6 +40,7 @@ from lbfast.supervisor.orphans import find_orphans
 CORPUS = Path(__file__).parent / "corpus"
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 LONGEST_REASON = 2_000
+_HEARTBEAT_KEY = bytes(range(32))
 
 
 @dataclass(frozen=True)
@@ -168,6 +171,15 @@ def certificate(data: bytes) -> None:
         assert text.isprintable(), text
 
 
+def heartbeat(data: bytes) -> None:
+    """Without the key nothing is let in; with it only what is one, and once."""
+    guard = wire.Guard(_HEARTBEAT_KEY, own_life=7)
+    assert guard.check(data) is wire.Refusal.FORGED
+    signed = data + hmac.digest(_HEARTBEAT_KEY, data, "sha256")
+    if isinstance(guard.check(signed), wire.Heard):
+        assert isinstance(guard.check(signed), wire.Refusal), "it was let in twice"
+
+
 def state_files(data: bytes) -> None:
     """Each file that the state and runtime directories may hold: read, or put aside and reported."""
     with tempfile.TemporaryDirectory() as name:
@@ -227,6 +239,7 @@ TARGETS = MappingProxyType(
         "candidate": Target(candidate, CORPUS / "candidate", _JSON),
         "probe_answer": Target(probe_answer, CORPUS / "probe_answer", _HTTP),
         "certificate": Target(certificate, CORPUS / "certificate", (b"\x30\x82", b"\x06\x03\x55\x04", b"\xff\xff")),
+        "heartbeat": Target(heartbeat, CORPUS / "heartbeat", (wire.MAGIC, b"\xff" * 8, bytes(8))),
         "state_files": Target(state_files, CORPUS / "state_files", _JSON),
     }
 )
