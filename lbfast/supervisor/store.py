@@ -7,6 +7,7 @@ would go on taking connections that nobody accepts, so whoever gives one up shut
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 from collections.abc import Collection, Mapping, MutableMapping
@@ -29,7 +30,7 @@ def take(environ: MutableMapping[str, str], pid: int) -> dict[str, int]:
     kept: dict[str, int] = {}
     for at in range(int(said[1])):
         fd = _FIRST + at
-        os.set_inheritable(fd, False)
+        fcntl.fcntl(fd, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
         name = names[at] if at < len(names) else ""
         if name and name not in kept:
             kept[name] = fd
