@@ -33,7 +33,7 @@ COLUMNS = ("private MiB", "shared MiB", "fds", "pipes", "seats", "entries", "con
 # What a column may grow by from the second quarter to the last: a part, and some.  Pipes are kept for the next need and
 # connections are the load's own; probes open a descriptor now and then; a seat more is one that was not vacant in time.
 MAY_GROW = {"private MiB": (0.03, 3), "shared MiB": (0.05, 2), "fds": (0.02, 8), "seats": (0.0, 1), "entries": (0.0, 0),
-            "processes": (0.0, 0)}  # fmt: skip
+            }  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -119,18 +119,23 @@ def _sample(day: LbfastDay, clients: Clients, at: float) -> Sample:
 
 
 def _grown(samples: Sequence[Sample]) -> list[str]:
-    """Columns whose last quarter lies above the second one by more than they may."""
+    """Columns whose last quarter lies above the second one by more than they may, with as many processes as then."""
     quarter = len(samples) // 4
+    early, late = samples[quarter : 2 * quarter], samples[-quarter:]
     grown = []
-    for at, name in enumerate(COLUMNS):
-        if name not in MAY_GROW:
-            continue
-        before = median(sample.figures[at] for sample in samples[quarter : 2 * quarter])
-        after = median(sample.figures[at] for sample in samples[-quarter:])
-        part, some = MAY_GROW[name]
-        if after > before * (1 + part) + some:
-            grown.append(f"{name} was {before:.0f} and is {after:.0f}")
+    for count in {_processes(it) for it in early} & {_processes(it) for it in late}:
+        for at, name in enumerate(COLUMNS):
+            if name not in MAY_GROW:
+                continue
+            before, after = (median(it.figures[at] for it in few if _processes(it) == count) for few in (early, late))
+            part, some = MAY_GROW[name]
+            if after > before * (1 + part) + some:
+                grown.append(f"{name} was {before:.0f} and is {after:.0f} with {count} processes")
     return grown
+
+
+def _processes(sample: Sample) -> int:
+    return int(sample.figures[-1])
 
 
 _STEPS: Sequence[tuple[str, int, Callable[[LbfastDay], None]]] = (

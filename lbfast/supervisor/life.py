@@ -111,9 +111,8 @@ class Supervisor:
             self.note("everybody was killed; sockets and tables are those of before, kept by the service manager")
             self.later(0, self._settle)
         else:
-            self._inherit = Inherit(
-                self, self._ranks, self._relief, heritage.number, heritage.version, is_regained=heritage.is_regained
-            )
+            self._inherit = Inherit(self, self._ranks, self._relief, heritage.number, heritage.version)
+            self._inherit.is_regained = heritage.is_regained
         for child in heritage.children:
             self._ranks.adopt(child, apart=bool(heritage.old_inboxes))
             self._register(child)
