@@ -120,6 +120,24 @@ def health(engine: Engine, service: ServiceInfo, real: RealInfo) -> Report:
     }
 
 
+def certificates(engine: Engine) -> Report:
+    """The certificates of real servers that something is to be said about, as their last TLS probes saw them."""
+    found = []
+    for service in engine.catalog.services:
+        for real in service.all_reals():
+            note = engine.shared.results.note(real.slot)
+            if note.warnings:
+                found.append(
+                    {
+                        "service": service.label,
+                        "real": real.label,
+                        "certificate": certificate_report(note.certificate),
+                        "warnings": list(note.warnings),
+                    }
+                )
+    return {"real_servers": found}
+
+
 def certificate_report(found: Any) -> Report | None:
     if found is None:
         return None

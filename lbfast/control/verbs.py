@@ -53,6 +53,10 @@ def statistics(engine: Engine) -> Result:
     return reports.statistics(engine)
 
 
+def certificates(engine: Engine) -> Result:
+    return reports.certificates(engine)
+
+
 def version(engine: Engine) -> Result:
     return reports.version(engine)
 
@@ -279,6 +283,7 @@ VERBS: Final[Mapping[str, Verb]] = MappingProxyType(
         "explain": Verb(explain_client, (_SERVICE, _CLIENT)),
         "events": Verb(events, (Arg("follow", bool, required=False), Arg("limit", int, required=False, most=1_000))),
         "health": Verb(health, (_SERVICE, _REAL)),
+        "certificates": Verb(certificates),
         "statistics": Verb(statistics),
         "version": Verb(version),
         "plan": Verb(commit_verbs.plan, (_TEXT, _FILE, _REMOVED, _AGAINST, _CUT_AFTER), is_act=True),

@@ -124,6 +124,8 @@ class ProbeResults:
         for _ in range(_TRIES):
             raw = bytes(self._memory[start : start + _NOTE.size + MAX_NOTE])
             checksum, length = _NOTE.unpack_from(raw)
+            if not checksum and not length:
+                break  # nothing was ever written
             text = raw[_NOTE.size : _NOTE.size + length]
             if length and zlib.crc32(text) == checksum:
                 return _parse_note(text)

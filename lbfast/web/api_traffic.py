@@ -65,6 +65,12 @@ async def statistics(request: Request, who: Reader) -> Report:
     return await ask(request, "statistics", who)
 
 
+@ROUTER.get("/certificates")
+async def certificates(request: Request, who: Reader) -> Report:
+    """The certificates of real servers that expire soon or differ within a service, as TLS health checks saw them."""
+    return await ask(request, "certificates", who)
+
+
 @ROUTER.get("/version")
 async def version(request: Request, who: Reader) -> Report:
     """The running lbfast: version, pid, since when."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Final
 
 from starlette.requests import Request
@@ -10,6 +11,7 @@ from starlette.responses import HTMLResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
 from lbfast.web.auth import HOME, identity_of, require, state_of
+from lbfast.web.certificate_notes import certificate_notes
 from lbfast.web.client import ControlError, ControlUnavailable
 from lbfast.web.live import Live
 from lbfast.web.render import fragment, page, why
@@ -30,6 +32,7 @@ def routes(_state: WebState) -> list[BaseRoute]:
 async def overview(request: Request) -> Response:
     try:
         report = await state_of(request).client.call("overview")
+        seen = await state_of(request).client.call("certificates")
     except (ControlError, ControlUnavailable) as error:
         return await page(
             request,
@@ -41,6 +44,7 @@ async def overview(request: Request) -> Response:
             sparks={},
             is_many=False,
             is_open=False,
+            certificates=(),
         )
     services = report["virtual_services"]
     feed = live_of(request)
@@ -54,6 +58,7 @@ async def overview(request: Request) -> Response:
         sparks=feed.sparks.all(),
         is_many=len(services) > MOST_OPEN,
         is_open=False,
+        certificates=certificate_notes(state_of(request).certificate, seen["real_servers"], datetime.now(UTC)),
     )
 
 

@@ -27,7 +27,7 @@ OPERATORS, REPORT, OTHER = "games", "users", "tape"  # groups that every Debian 
 STRANGER = 4711
 LOOK = {"overview", "persistence_show", "connections", "explain", "events", "health", "statistics", "version"}
 LOOK |= {"history", "diff", "occupancy", "drain_plan", "logs", "series", "availability"}
-LOOK |= {"candidate", "candidate_diff", "backups", "supports", "alerts", "ha_status", "schema"}
+LOOK |= {"candidate", "candidate_diff", "backups", "supports", "alerts", "ha_status", "schema", "certificates"}
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become several users")
 

@@ -198,6 +198,9 @@ def test_health_report(world: World) -> None:
     assert (shown["health"], shown["state"], shown["warnings"]) == ("up", "up", ["expires soon"])
     assert (shown["certificate"]["subject"], shown["certificate"]["not_after"]) == ("CN=x", None)
     assert world.call("health", service="Plain", real="Plain Server 1")["certificate"] is None
+    listed = world.call("certificates")["real_servers"]
+    assert [(it["service"], it["real"], it["warnings"]) for it in listed] == [(VS, R1, ["expires soon"])]
+    assert listed[0]["certificate"]["subject"] == "CN=x"
 
 
 def test_statistics_and_version_are_plain_json(world: World) -> None:

@@ -15,15 +15,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lbfast.model.service import RealServer, VirtualService
+from lbfast.web.certificate_notes import certificate_notes
 from lbfast.web.charts import band, draw
 from lbfast.web.drain_plan import plan_drain
 from lbfast.web.fields import changed_settings, form_of, posted_values, typed_values
 from lbfast.web.icons import icon
+from lbfast.web.live import change_of
 from lbfast.web.menu import MENU, menu_for
 from lbfast.web.pages_probe import split_place
 from lbfast.web.spans import Spans
 from lbfast.web.sparkline import spark_path
-from lbfast.web.tls import CertificateFault, check_pem, make_context, make_self_signed
+from lbfast.web.tls import Certificate, CertificateFault, check_pem, make_context, make_self_signed
 from lbfast.web.words import service_state, shown, slug, span
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
@@ -264,3 +266,49 @@ def test_a_port_that_is_none_is_refused() -> None:
     for text in ("10.0.0.1:x", "10.0.0.1:0", "10.0.0.1:65536"):
         with pytest.raises(ValueError, match="expected 1 to 65535"):
             split_place(text)
+
+
+def own_certificate(left: timedelta) -> Certificate:
+    return Certificate(
+        Path("c.pem"), "CN=a", "CN=a", (), NOW - timedelta(days=300), NOW + left, "AB", is_self_signed=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("left", "said"),
+    [
+        (timedelta(days=31), ""),
+        (timedelta(days=30), "ends in 30 days"),
+        (timedelta(days=1, hours=3), "ends in 1 day,"),
+        (timedelta(hours=3), "ends in 1 day,"),
+        (timedelta(seconds=-1), "ended on"),
+    ],
+)
+def test_the_own_certificate_is_warned_of(left: timedelta, said: str) -> None:
+    notes = certificate_notes(own_certificate(left), [], NOW)
+    assert [said in note.text for note in notes] == [True] * bool(said)
+    assert [note.is_over for note in notes] == [left <= timedelta(0)] * bool(said)
+
+
+def test_certificates_of_real_servers_are_warned_of_and_counted() -> None:
+    found = [
+        {"service": "S&P", "real": f"R{n}", "warnings": ["certificate CN=a has expired 3 days ago"]} for n in range(7)
+    ]
+    notes = certificate_notes(None, found, NOW)
+    assert notes[0].text == "S&P: R0: certificate CN=a has expired 3 days ago"
+    assert (notes[0].is_over, notes[0].href) == (True, "/lbadmin/cluster/health?service=S%26P&real=R0")
+    assert len(notes) == 6
+    assert "2 more" in notes[-1].text
+
+
+def test_a_change_has_only_the_servers_that_changed() -> None:
+    figures = {"connections": 0, "clients": None}
+    one, two = server(label="one", **figures), server(label="two", **figures)
+    reals = [one, two]
+    before = {"label": "S", "state": "up", "connections": 1, "persistence_entries": None, "real_servers": reals}
+    halted = {**two, "state": "halt", "admin": "halt"}
+    after = {**before, "state": "degraded", "real_servers": [one, halted]}
+    change = change_of(before, after)
+    assert (change["state"], change["taken"]) == ("eased", True)
+    assert [it["label"] for it in change["reals"]] == ["two"]
+    assert [it["label"] for it in change_of(None, after)["reals"]] == ["one", "two"]
