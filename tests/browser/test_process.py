@@ -5,13 +5,29 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
 import trustme
 from harness import Lbfast, free_port, real_server, virtual_service
 from waiting import fd_census, wait_for
 from web_world import HOME, PASSWORD, Web, web_lbfast
+
+
+@pytest.fixture(scope="module")
+def bare() -> Iterator[Web]:
+    """An appliance without a service, for tests that leave it as it was; ``port`` says where it is by then."""
+    with web_lbfast() as web:
+        yield web
+
+
+@pytest.fixture(scope="module")
+def serving() -> Iterator[Web]:
+    """One with a virtual service."""
+    with web_lbfast([virtual_service(free_port(), [real_server("one", 9, "127.0.0.77")])]) as web:
+        yield web
 
 
 def fingerprint(port: int) -> bytes:
@@ -29,20 +45,19 @@ def answers(web: Web, port: int) -> bool:
         return False
 
 
-def test_it_is_nobody_and_holds_nothing_of_the_workers() -> None:
-    services = [virtual_service(free_port(), [real_server("one", 9, "127.0.0.77")])]
-    with web_lbfast(services) as web:
-        pid = web.lb.child("web")
-        wait_for(lambda: answers(web, web.port), 20, "the web interface: rights are given up before it answers")
-        assert "memfd:" not in Path(f"/proc/{pid}/maps").read_text(), "shared memory is none of its business"
-        listening = [name for name in fd_census(pid).values() if name.startswith("socket")]
-        assert len(listening) <= 6, listening  # its own door, the channel, the event loop's
-        if os.geteuid() == 0:
-            status = Path(f"/proc/{pid}/status").read_text()
-            fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
-            assert fields["Uid"].split()[0] != "0"
-            assert int(fields["CapEff"], 16) == 0
-            assert fields["NoNewPrivs"] == "1"
+def test_it_is_nobody_and_holds_nothing_of_the_workers(serving: Web) -> None:
+    web = serving
+    pid = web.lb.child("web")
+    wait_for(lambda: answers(web, web.port), 20, "the web interface: rights are given up before it answers")
+    assert "memfd:" not in Path(f"/proc/{pid}/maps").read_text(), "shared memory is none of its business"
+    listening = [name for name in fd_census(pid).values() if name.startswith("socket")]
+    assert len(listening) <= 6, listening  # its own door, the channel, the event loop's
+    if os.geteuid() == 0:
+        status = Path(f"/proc/{pid}/status").read_text()
+        fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+        assert fields["Uid"].split()[0] != "0"
+        assert int(fields["CapEff"], 16) == 0
+        assert fields["NoNewPrivs"] == "1"
 
 
 def test_an_appliance_without_services_runs_and_has_a_certificate_of_its_names() -> None:
@@ -76,37 +91,38 @@ def test_a_taken_port_is_told_and_nothing_starts() -> None:
             lb.clean_up()
 
 
-def test_a_move_that_locks_out_goes_back_by_itself() -> None:
+def test_a_move_that_locks_out_goes_back_by_itself(bare: Web) -> None:
     """The new place is not confirmed in time: the old one is there again, with the session."""
-    with web_lbfast() as web:
-        client = web.client()
-        client.login()
-        new = free_port()
-        settings = {"web": {"port": new}}
-        web.lb.call("candidate_edit", operations=[{"op": "change_global", "settings": settings}])
-        web.lb.call("candidate_commit", confirm=1)
-        wait_for(lambda: answers(web, new), 10, "the new place")
-        wait_for(lambda: answers(web, web.port), 20, "the old place again")
-        wait_for(lambda: not answers(web, new), 10, "the new place to be given up")
-        assert client.get(HOME).status == 200
+    web = bare
+    client = web.client()
+    client.login()
+    new = free_port()
+    settings = {"web": {"port": new}}
+    web.lb.call("candidate_edit", operations=[{"op": "change_global", "settings": settings}])
+    web.lb.call("candidate_commit", confirm=1)
+    wait_for(lambda: answers(web, new), 10, "the new place")
+    wait_for(lambda: answers(web, web.port), 20, "the old place again")
+    wait_for(lambda: not answers(web, new), 10, "the new place to be given up")
+    assert client.get(HOME).status == 200
 
 
-def test_a_move_in_the_browser_is_kept_there() -> None:
-    with web_lbfast() as web:
-        client = web.client()
-        client.login()
-        new = free_port()
-        form = {"csrf": client.csrf(), "address": "127.0.0.1", "port": str(new), "tls": "yes"}
-        answer = client.post("/lbadmin/local/sockets", form)
-        assert (answer.status, f"https://127.0.0.1:{new}/lbadmin/" in answer.text) == (200, True)
-        wait_for(lambda: answers(web, new), 10, "the new place")
-        client.port = new
-        assert client.post("/lbadmin/commit", {"csrf": client.csrf(), "do": "confirm"}).status == 303
-        assert web.lb.call("history")["unconfirmed"] is None
+def test_a_move_in_the_browser_is_kept_there(bare: Web) -> None:
+    web = bare
+    client = web.client()
+    client.login()
+    new = free_port()
+    form = {"csrf": client.csrf(), "address": "127.0.0.1", "port": str(new), "tls": "yes"}
+    answer = client.post("/lbadmin/local/sockets", form)
+    assert (answer.status, f"https://127.0.0.1:{new}/lbadmin/" in answer.text) == (200, True)
+    wait_for(lambda: answers(web, new), 10, "the new place")
+    client.port = web.port = new
+    assert client.post("/lbadmin/commit", {"csrf": client.csrf(), "do": "confirm"}).status == 303
+    assert web.lb.call("history")["unconfirmed"] is None
 
 
-def test_a_move_to_a_taken_port_is_refused() -> None:
-    with web_lbfast() as web, socket.socket() as taken:
+def test_a_move_to_a_taken_port_is_refused(bare: Web) -> None:
+    web = bare
+    with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         client = web.client()
@@ -119,36 +135,35 @@ def test_a_move_to_a_taken_port_is_refused() -> None:
         assert client.get(HOME).status == 200
 
 
-def test_it_is_switched_off_and_on_by_a_commit() -> None:
-    services = [virtual_service(free_port(), [real_server("one", 9, "127.0.0.77")])]
-    with web_lbfast(services) as web:
-        text = web.lb.call("candidate")["text"]
-        off = text.replace(f'[web]\naddress = "127.0.0.1"\nport = {web.port}\n', "")
-        web.lb.call("commit", text=off, file="off")
-        wait_for(lambda: "lbfast-web" not in web.lb.children(), 10, "its end")
-        assert not answers(web, web.port)
-        web.lb.call("commit", text=text, file="on")
-        wait_for(lambda: answers(web, web.port), 10, "it to be there again")
+def test_it_is_switched_off_and_on_by_a_commit(serving: Web) -> None:
+    web = serving
+    text = web.lb.call("candidate")["text"]
+    off = text.replace(f'[web]\naddress = "127.0.0.1"\nport = {web.port}\n', "")
+    web.lb.call("commit", text=off, file="off")
+    wait_for(lambda: "lbfast-web" not in web.lb.children(), 10, "its end")
+    assert not answers(web, web.port)
+    web.lb.call("commit", text=text, file="on")
+    wait_for(lambda: answers(web, web.port), 10, "it to be there again")
 
 
-def test_an_uploaded_certificate_is_used_at_once_and_can_be_taken_back(ca: trustme.CA) -> None:
-    with web_lbfast() as web:
-        client, before = web.client(), fingerprint(web.port)
-        client.login()
-        made = ca.issue_cert("lbfast.example", not_after=datetime(2099, 1, 1, tzinfo=UTC))
-        pem = made.private_key_pem.bytes() + made.cert_chain_pems[0].bytes()
-        mark = "frontier"
-        parts = [("csrf", "", client.csrf()), ("do", "", "upload"), ("certificate", '; filename="c.pem"', pem.decode())]
-        body = "".join(
-            f'--{mark}\r\nContent-Disposition: form-data; name="{name}"{more}\r\n\r\n{value}\r\n'
-            for name, more, value in parts
-        )
-        headers = {"Content-Type": f"multipart/form-data; boundary={mark}"}
-        answer = client.ask("POST", "/lbadmin/local/certificate", f"{body}--{mark}--\r\n", headers)
-        assert answer.status == 303, answer.text
-        assert fingerprint(web.port) == ssl.PEM_cert_to_DER_cert(made.cert_chain_pems[0].bytes().decode())
-        assert client.post("/lbadmin/local/certificate", {"csrf": client.csrf(), "do": "remove"}).status == 303
-        assert fingerprint(web.port) == before
+def test_an_uploaded_certificate_is_used_at_once_and_can_be_taken_back(bare: Web, ca: trustme.CA) -> None:
+    web = bare
+    client, before = web.client(), fingerprint(web.port)
+    client.login()
+    made = ca.issue_cert("lbfast.example", not_after=datetime(2099, 1, 1, tzinfo=UTC))
+    pem = made.private_key_pem.bytes() + made.cert_chain_pems[0].bytes()
+    mark = "frontier"
+    parts = [("csrf", "", client.csrf()), ("do", "", "upload"), ("certificate", '; filename="c.pem"', pem.decode())]
+    body = "".join(
+        f'--{mark}\r\nContent-Disposition: form-data; name="{name}"{more}\r\n\r\n{value}\r\n'
+        for name, more, value in parts
+    )
+    headers = {"Content-Type": f"multipart/form-data; boundary={mark}"}
+    answer = client.ask("POST", "/lbadmin/local/certificate", f"{body}--{mark}--\r\n", headers)
+    assert answer.status == 303, answer.text
+    assert fingerprint(web.port) == ssl.PEM_cert_to_DER_cert(made.cert_chain_pems[0].bytes().decode())
+    assert client.post("/lbadmin/local/certificate", {"csrf": client.csrf(), "do": "remove"}).status == 303
+    assert fingerprint(web.port) == before
 
 
 def test_passwd_and_keys_work_while_nothing_runs(tmp_path: Path) -> None:

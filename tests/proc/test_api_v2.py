@@ -130,6 +130,9 @@ def test_drain_halt_online_and_the_rest(world: tuple[Lbfast, Api, str]) -> None:
     assert post(api, {"action": "haproxy-clear-stick"})[0]["message"].startswith("1 ")
     assert "label = " in post(api, {"action": "list", "function": "dumpconfig"})[0]["config"]
     assert post(api, {"action": "api", "function": "get"})[0]["enabled"] == "on"
+    for function in ("enable", "disable"):
+        refused = post(api, {"action": "api", "function": function}, status=400)[0]
+        assert (function in refused["message"], "lbfast apikey" in refused["message"]) == (True, True)
     assert post(api, {"action": "support-download"})[0]["file"].startswith("support-")
     assert post(api, {"action": "restart-haproxy"})[0]["status"] == "success"
 

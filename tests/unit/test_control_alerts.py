@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import ssl
 import threading
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 
 from lbfast.control.alert_groups import Alert, AlertGroups, AlertMessage
 from lbfast.control.alert_watch import AlertWatch, RealFact, ServiceFact
-from lbfast.control.alert_ways import make_mail, post, send_mail, ways_of
+from lbfast.control.alert_ways import make_mail, post, send_mail, ways_of, write_syslog
 from lbfast.model.upkeep import AlertSettings, MailSettings
 
 AT = "2026-03-01T08:00:00+00:00"
@@ -206,3 +207,17 @@ def test_a_webhook_gets_the_message_and_a_refusal_is_an_error(hook: tuple[str, l
     statuses[0] = 302
     with pytest.raises(OSError, match="302"):
         post(url, MESSAGE, "lb1")
+
+
+def test_a_syslog_daemon_gets_a_line_for_each_alert_and_nothing_that_makes_another(tmp_path: Path) -> None:
+    place = tmp_path / "log"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as daemon:
+        daemon.bind(str(place))
+        daemon.settimeout(20)
+        write_syslog(MESSAGE, str(place))
+        first, second = daemon.recv(10_000).decode(), daemon.recv(10_000).decode()
+    assert first.startswith("<28>lbfast: ALERT "), "daemon, warning"
+    assert first.endswith("Röntgen Bcc: everybody@example.org is down")
+    assert second.endswith("x")
+    with pytest.raises(OSError, match="refused"):
+        write_syslog(MESSAGE, str(place))
