@@ -38,7 +38,19 @@ assert _RECORD.size == RECORD_BYTES
 
 def make_plan() -> HaPlan:
     real = RealPlan(str(UUID(int=1)), 1, "one", False)
-    service = ServicePlan(str(UUID(int=100)), 0, "s", "192.0.2.1", None, 443, True, True, 600_000, (real,))
+    service = ServicePlan(
+        id=str(UUID(int=100)),
+        slot=0,
+        label="s",
+        address="192.0.2.1",
+        interface=None,
+        port=443,
+        is_deferring=True,
+        is_persistent=True,
+        timeout_ms=600_000,
+        is_movable=False,
+        reals=(real,),
+    )
     return HaPlan(HaSettings(), (service,), 1, "")
 
 

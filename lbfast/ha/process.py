@@ -11,7 +11,7 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -79,6 +79,7 @@ class HaSetup:
     runtime_dir: Path
     attach: Any  # a stick table from a descriptor
     journal: Any  # _journal.Journal
+    settle: Callable[[], None]  # gives up the rights that only the start needs
     owner: int | None = None  # of our socket: the user that asks
 
 
@@ -156,6 +157,7 @@ class HaProcess:
         }
         door = Door(self.setup.runtime_dir / SOCKET_NAME, HaVerbs(self).handlers(), self.setup.owner)
         await door.start()
+        self.setup.settle()
         ensure_identity(self.setup.state_dir, socket.gethostname())
         pair = load_pair(self.setup.state_dir)
         if pair is not None:

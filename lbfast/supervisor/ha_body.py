@@ -11,8 +11,10 @@ from lbfast.config.paths import runtime_dir, state_dir
 from lbfast.ha.plan import HaPlan, RealPlan, ServicePlan
 from lbfast.model.appliance import Config
 from lbfast.model.service import FALLBACK_LABEL, VirtualService
+from lbfast.supervisor import capabilities
 from lbfast.supervisor.channel import Channel
 from lbfast.supervisor.ha_addresses import HeldAddresses
+from lbfast.supervisor.privileges import HA_SETTLED
 from lbfast.supervisor.shared import Shared
 
 PAIR_FILES = ("pair.json", "pair_password.json")
@@ -49,6 +51,7 @@ def ha_body(config: Config, layout: Layout, version: int, shared: Shared, channe
         attach=StickTable.attach,
         journal=shared.journal,
         owner=owner,
+        settle=lambda: capabilities.keep_only(HA_SETTLED),
     )
     return run_ha(setup, channel)
 

@@ -32,6 +32,8 @@ HA_KEEPS: Final = frozenset(
         Capability.SYS_NICE,
     }
 )
+HA_SETTLED: Final = HA_KEEPS - {Capability.CHOWN, Capability.SYS_NICE}
+"""Once it runs ahead of the others, and its socket is control's user's."""
 NOTHING: Final[frozenset[int]] = frozenset()
 _TO_BECOME: Final = frozenset({Capability.SETUID, Capability.SETGID})
 

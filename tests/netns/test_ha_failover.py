@@ -9,6 +9,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import trustme
@@ -176,6 +177,14 @@ def test_lost_heartbeats_alone_move_nothing(whole: Lab, direction: str) -> None:
     whole.wait_states(a="active", b="passive")
 
 
+def test_the_ha_process_keeps_four_capabilities(whole: Lab) -> None:
+    """For addresses, questions to the LAN, connections that move to port 443, and files beside another user's."""
+    lines = Path(f"/proc/{whole.boxes['a'].child('ha')}/status").read_text().splitlines()
+    fields = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+    assert {int(fields[key], 16) for key in ("CapEff", "CapPrm")} == {1 << 1 | 1 << 10 | 1 << 12 | 1 << 13}
+    assert fields["NoNewPrivs"] == "1"
+
+
 def test_one_path_is_enough(whole: Lab) -> None:
     whole.cut("b", "hb")
     wait_for(lambda: [path["heard"] for path in whole.status("a")["paths"]] == [True, False], 10, "one path")
@@ -191,6 +200,24 @@ def test_ha_process_killed_while_active(whole: Lab) -> None:
     whole.boxes["a"].wait_replaced("ha", old)
     whole.wait_states(a="active", b="passive")
     one_holds(whole, "a")
+    served_again(whole, clients, at)
+
+
+@pytest.mark.parametrize("name", ["a", "b"], ids=["active", "passive"])
+def test_an_upgrade_moves_nothing(whole: Lab, name: str) -> None:
+    """The program is replaced in place on either box: roles and addresses stay, and the pair is ready again."""
+    moves = {box: [move["why"] for move in whole.status(box)["moves"]] for box in ("a", "b")}
+    old = whole.boxes[name].child("ha")
+    clients = whole.clients(CLIENTS)
+    at = time.monotonic()
+    code, out, err = whole.boxes[name].cli("upgrade", timeout=90)
+    assert code == 0, out + err
+    whole.boxes[name].wait_replaced("ha", old)
+    whole.wait_states(a="active", b="passive")
+    whole.wait_ready()
+    one_holds(whole, "a")
+    other = "b" if name == "a" else "a"
+    assert [move["why"] for move in whole.status(other)["moves"]] == moves[other], "the other box noticed nothing"
     served_again(whole, clients, at)
 
 
