@@ -1,3 +1,5 @@
+"""The messages of the hand-over, as plain values."""
+
 from collections.abc import Mapping
 from typing import Any
 

@@ -360,7 +360,7 @@ def _read(data: bytes, fds: list[int]) -> Held:
     for fd in fds[2:]:
         os.close(fd)
     sockets = (socket.socket(fileno=fds[0]), socket.socket(fileno=fds[1]))
-    return Held(sockets, facts.pop("service"), facts.pop("real"), facts, *strings)
+    return Held(sockets, facts.pop("service"), facts.pop("real"), facts, strings[0], strings[1])
 
 
 def _drain(pipe: int, size: int) -> bytes:

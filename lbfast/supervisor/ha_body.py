@@ -71,7 +71,7 @@ def _service_plan(service: VirtualService, layout: Layout, addresses: Set[str]) 
         is_deferring=service.client_speaks_first,
         is_persistent=service.persistence.mode != 0,
         timeout_ms=int(service.persistence.timeout),
-        is_movable=bool(service.sources) and addresses.issuperset(service.sources),
+        is_movable=bool(service.sources) and addresses >= set(service.sources),
         reals=tuple(
             RealPlan(str(identity), layout.reals[service.label, label], label, is_probed and label != FALLBACK_LABEL)
             for label, identity in reals
