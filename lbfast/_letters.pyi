@@ -1,4 +1,4 @@
-"""Letters: the messages of _handover as plain values."""
+"""The messages of the hand-over, as plain values."""
 
 from collections.abc import Mapping
 from typing import Any
