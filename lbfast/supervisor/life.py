@@ -68,7 +68,7 @@ class Supervisor:
         self._ranks = Ranks(assets, self._bodies, self._post, self._fork, self.later, self.note, self.keep)
         self._ranks.seat_of.update((place, seat) for seat, place in assets.seats.taken.items())
         self.workers, self.pin = self._ranks.workers, self._ranks.pin
-        self._reckoning = Reckoning(assets.shared.counters, lambda: assets.seats.inboxes, self.later)
+        self._reckoning = Reckoning(lambda: assets.shared.counters, lambda: assets.seats.inboxes, self.later)
         self._relief = Relief(self._ranks)
         self.resize = self._relief.begin
         self._succession = Succession(self, self._ranks)

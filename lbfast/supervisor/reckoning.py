@@ -28,11 +28,11 @@ class _Look:
 
 
 class Reckoning:
-    """``later`` as the supervisor's; one is under way at most."""
+    """Callables, because a child that needs no counters lets go of them; ``later`` as the supervisor's; one is under way at most."""
 
     def __init__(
         self,
-        counters: Counters,
+        counters: Callable[[], Counters],
         inboxes: Callable[[], Sequence[Inbox]],
         later: Callable[[float, Callable[[], None]], None],
     ) -> None:
@@ -56,7 +56,7 @@ class Reckoning:
             return
         self._is_due = False
         if drift:
-            self._counters.reckon(seat, drift)
+            self._counters().reckon(seat, drift)
 
     def _drift(self) -> int | None:
         """Given less taken at a moment at which nothing is under way; None when this is none."""
@@ -73,9 +73,9 @@ class Reckoning:
 
     def _look(self) -> _Look:
         """Loops first: what a turn counted is in the numbers of whoever reads them after it."""
-        lines = [self._counters.worker(seat) for seat in range(self._counters.workers)]
+        lines = [self._counters().worker(seat) for seat in range(self._counters().workers)]
         loops = {seat: line["loops"] for seat, line in enumerate(lines) if line["taken"]}
-        lines = [self._counters.worker(seat) for seat in range(self._counters.workers)]
+        lines = [self._counters().worker(seat) for seat in range(self._counters().workers)]
         return _Look(sum(it["handed_over"] for it in lines), sum(it["taken_over"] for it in lines), loops)
 
     def _is_anything_in_an_inbox(self) -> bool:

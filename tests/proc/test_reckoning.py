@@ -76,7 +76,7 @@ def test_nothing_is_reckoned_while_something_is_under_way() -> None:
     with silent_server() as real, DataPlane([real], workers=1, spare=1) as plane:
         inboxes = [Inbox(ends[0].fileno(), ends[1].fileno()) for ends in plane.inboxes]
         pending: list[Callable[[], None]] = []
-        reckoning = Reckoning(plane.counters, lambda: inboxes, lambda _seconds, action: pending.append(action))
+        reckoning = Reckoning(lambda: plane.counters, lambda: inboxes, lambda _seconds, action: pending.append(action))
         plane.counters.reckon(1, 1)  # as if one had been counted twice
         plane.inboxes[1][1].send(b"for nobody yet")
         reckoning.begin(1)
