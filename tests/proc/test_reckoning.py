@@ -56,7 +56,9 @@ def test_death_between_a_socket_and_its_number(call: str, victim: int, lost: int
         timers = Timers()
         inboxes = [Inbox(ends[0].fileno(), ends[1].fileno()) for ends in plane.inboxes]
         reckoning = Reckoning(
-            plane.counters, lambda: inboxes, lambda seconds, action: timers.at(time.monotonic() + seconds, action)
+            lambda: plane.counters,
+            lambda: inboxes,
+            lambda seconds, action: timers.at(time.monotonic() + seconds, action),
         )
         seen = [drift(plane)]
         reckoning.begin(victim)
