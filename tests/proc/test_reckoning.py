@@ -48,10 +48,7 @@ def test_death_between_a_socket_and_its_number(call: str, victim: int, lost: int
         plane.reap(victim)
         plane.start(GIVER) if victim == GIVER else start_taker(plane)
         wait_for(lambda: plane.worker(victim)["pid"] == plane.pids[victim], what="its successor")
-        if victim == GIVER:
-            wait_for(lambda: drift(plane) == lost, what="what was given and not counted to be taken")
-        else:
-            wait_for(lambda: plane.worker(TAKER)["connections"] > 0, what="the inbox to be read on")
+        wait_for(lambda: drift(plane) == lost, what="all but the one that was not counted to be taken")
 
         timers = Timers()
         inboxes = [Inbox(ends[0].fileno(), ends[1].fileno()) for ends in plane.inboxes]
@@ -60,10 +57,8 @@ def test_death_between_a_socket_and_its_number(call: str, victim: int, lost: int
             lambda: inboxes,
             lambda seconds, action: timers.at(time.monotonic() + seconds, action),
         )
-        seen = [drift(plane)]
         reckoning.begin(victim)
         wait_for(lambda: _run(timers), 20, "a moment at which nothing is under way")
-        assert seen == [lost], "the death was somewhere else"
         assert drift(plane) == 0
         plane._idle_fds = [200, 200]
 
