@@ -28,7 +28,10 @@ class _Look:
 
 
 class Reckoning:
-    """Callables, because a child that needs no counters lets go of them; ``later`` as the supervisor's; one is under way at most."""
+    """Callables, because a child that needs no counters lets go of them; ``later`` as the supervisor's.
+
+    One is under way at most.
+    """
 
     def __init__(
         self,
