@@ -61,12 +61,17 @@ def test_the_command_line_tells_each_step_and_the_verdict_by_its_exit_code(world
 
 def test_a_test_does_not_count(world: World) -> None:
     asked = {"service": "Symphony", "real": "Server 1"}
-    wait_for(lambda: world.lbfast.call("health", **asked)["results"], 20, "the first regular probe")
-    before = world.lbfast.call("health", **asked)
+
+    def counted() -> dict[str, Any]:
+        """Without the moment, which is an age told as a time: its last digit is not always the same."""
+        return {key: value for key, value in world.lbfast.call("health", **asked).items() if key != "since"}
+
+    wait_for(lambda: counted()["results"], 20, "the first regular probe")
+    before = counted()
     seen = world.server.accepted
     assert world.api.ok("POST", TEST)["ok"] is True
     assert world.server.accepted == seen + 1, "it is a real connection"
-    assert world.lbfast.call("health", **asked) == before
+    assert counted() == before
     events = world.lbfast.call("events", limit=5)["events"]
     assert any("health check tested by" in it["message"] for it in events), "but it is said who made it"
 
