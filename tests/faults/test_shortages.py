@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import resource
 import struct
@@ -11,6 +12,7 @@ from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 
+import pytest
 from faults_world import Held, World, world
 from harness import is_running, wait_for
 from load_clients import Load
@@ -77,6 +79,32 @@ def test_control_may_have_no_more_memory(tmp_path: Path, figure: Figure) -> None
         assert load.failures == []
         how = "went on" if is_old else "was replaced"
         figure("no more memory for control", f"0 of {load.done} connections lost; it {how}")
+
+
+@pytest.mark.parametrize("name", ["worker0", "health"])
+def test_worker_or_health_may_have_no_more_memory(tmp_path: Path, name: str, figure: Figure) -> None:
+    """Connections of moderate size need none; whoever dies of it is replaced, and only a worker's own are cut."""
+    with world(tmp_path) as stage, Load(stage.port, CROWD) as load:
+        load.wait_more(50)
+        old = stage.lb.child(name)
+        _limit(old, str(_size(old)))
+        load.wait_more(300)
+        assert {it["state"] for it in stage.service()["real_servers"]} == {"up"}
+        is_old = is_running(old)
+        if is_old:
+            _limit(old, "unlimited")
+        load.wait_more(50)
+        assert load.failures == []
+        how = "went on" if is_old else "was replaced"
+        figure(f"no more memory for {name}", f"0 of {load.done} connections lost; it {how}")
+
+
+def _limit(pid: int, size: str) -> None:
+    """As the user of that process, who may do so without further rights."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    ids = [re.search(rf"{kind}:\s*(\d+)", status)[1] for kind in ("Uid", "Gid")]  # type: ignore[index]
+    become = ["setpriv", "--reuid", ids[0], "--regid", ids[1], "--clear-groups"] if os.geteuid() == 0 else []
+    subprocess.run([*become, "prlimit", "--pid", str(pid), f"--as={size}:unlimited"], check=True)
 
 
 def _size(pid: int) -> int:
