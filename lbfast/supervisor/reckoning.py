@@ -76,9 +76,10 @@ class Reckoning:
 
     def _look(self) -> _Look:
         """Loops first: what a turn counted is in the numbers of whoever reads them after it."""
-        lines = [self._counters().worker(seat) for seat in range(self._counters().workers)]
+        counters = self._counters()
+        lines = [counters.worker(seat) for seat in range(counters.workers)]
         loops = {seat: line["loops"] for seat, line in enumerate(lines) if line["taken"]}
-        lines = [self._counters().worker(seat) for seat in range(self._counters().workers)]
+        lines = [counters.worker(seat) for seat in range(counters.workers)]
         return _Look(sum(it["handed_over"] for it in lines), sum(it["taken_over"] for it in lines), loops)
 
     def _is_anything_in_an_inbox(self) -> bool:
