@@ -46,7 +46,15 @@ debug: build  ## the same with bounds checks, debug counters and fault doors (`m
 
 test: $(STAMPS)/test $(STAMPS)/lbfast $(BUILT)-test  ## install what the tests need and run them all (ARGS=...)
 	@packaging/debian-needs test
+ifeq ($(strip $(ARGS)),)
+	@# Two at a time: tests on processes file by file, because those of a file share their boxes.
+	@# In CI the source tests are left to `make check`, which follows.
+	@failed=0; $(PY) -m pytest -q -n 2 tests/unit $(if $(CI),,tests/test_source.py) || failed=1; \
+	  $(PY) -m pytest -n 2 --dist loadfile -m "not alone" --ignore=tests/unit --ignore=tests/test_source.py || failed=1; \
+	  $(PY) -m pytest -q -m alone tests/proc || failed=1; exit $$failed
+else
 	$(PY) -m pytest $(ARGS)
+endif
 
 sanitize: $(STAMPS)/test $(STAMPS)/lbfast $(BUILT)-test  ## the compiled modules under AddressSanitizer and UndefinedBehaviorSanitizer: their tests and part of those on processes (ARGS=...)
 	@grep -qs __asan_init lbfast/_splice.*.so || { echo "the modules were not built with the sanitizers" >&2; exit 1; }
@@ -81,7 +89,7 @@ check: $(STAMPS)/check $(STAMPS)/test $(STAMPS)/lbfast $(BUILT)-test  ## ruff, m
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/cython-lint $(wildcard lbfast/*.pyx lbfast/*.pxd tests/*.pyx)
-	$(PY) -m pytest -q tests/test_source.py
+	$(PY) -m pytest -q -n 2 tests/test_source.py
 
 clean:  ## remove everything that was built, the virtual environment too
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

@@ -40,6 +40,7 @@ MODULES = [
     "_splice",
     "_repair",
     "_letters",
+    "_tcp_image",
 ]
 
 DIRECTIVES = {

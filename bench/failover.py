@@ -8,7 +8,8 @@
 Every turn begins with both boxes ready and hurts the active one.  `any`: seconds from the fault until any
 client was served by a connection begun after it.  `slowest`: the longest that one client waited for service.
 `moved`: clients that changed their server.  `cut`: connections cut of those held open.  `two`: seconds in which
-both kernels had the address and a carrier.
+both kernels had the address and a carrier.  The case `moved` has a pair of its own, whose established
+connections change boxes, and a table of its own (bench/moved.py).
 """
 
 from __future__ import annotations
@@ -31,10 +32,13 @@ import trustme  # noqa: E402
 from failover_cases import CASES, Scene, TwoActives, look_at, mend, random_turns  # noqa: E402
 from failover_rival import RIVAL_CASES, Rival  # noqa: E402
 from ha_lab import Lab, lab  # noqa: E402
+from moved import measure as measure_moved  # noqa: E402
+from moved import print_table as print_moved  # noqa: E402
 
 HELD = 5
 EVERY = 1.0  # seconds between two connections of a client: 200 of them are somebody every 5 ms
 CALM = 2.0  # seconds to watch when nothing should move: six times the dead time
+MOVED = "moved"  # the case that has a pair of its own
 SETTLED = 20.0  # seconds in which one box must be active, whatever happened
 
 
@@ -150,13 +154,15 @@ def plan_turns(options: argparse.Namespace) -> list[tuple[str, str]]:
         print(f"seed {options.seed}", flush=True)
         return random_turns(options.seed, options.random)[options.skip :]
     cases = options.only or (RIVAL_CASES if options.rival is not None else CASES)
-    return [("", case) for case in cases for _ in range(options.turns)]
+    return [("", case) for case in cases if case != MOVED for _ in range(options.turns)]
 
 
 def measure(options: argparse.Namespace) -> list[Turn]:
     """All turns; each is appended at once, so that a run may be cut off."""
     who = "lbfast" if options.rival is None else f"keepalived {options.rival:g} s + HAProxy"
-    began, turns = time.monotonic(), []
+    began, turns = time.monotonic(), list[Turn]()
+    if options.only == [MOVED]:
+        return turns
     with pair_of(options) as found:
         for weather, case in plan_turns(options):
             if options.seconds and time.monotonic() - began > options.seconds:
@@ -176,7 +182,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--turns", type=int, default=20)
     parser.add_argument("--clients", type=int, default=200)
-    parser.add_argument("--only", choices=[*CASES], action="append")
+    parser.add_argument("--only", choices=[*CASES, MOVED], action="append")
     parser.add_argument("--random", type=int, default=0, metavar="N", help="N faults in random order, instead")
     parser.add_argument("--seed", type=int, default=random.randrange(2**32))
     parser.add_argument("--skip", type=int, default=0, metavar="N", help="leave the first N random faults out")
@@ -190,10 +196,20 @@ def main() -> int:
         return 0
     turns = measure(options)
     print_table(turns)
+    trouble = "" if options.random or options.rival is not None else play_moved(options)
     troubled = [turn for turn in turns if turn.trouble]
     for turn in troubled:
         print(f"{turn.weather or 'fair'}, {turn.case}: {turn.trouble}")
-    return 1 if troubled else 0
+    return 1 if troubled or trouble else 0
+
+
+def play_moved(options: argparse.Namespace) -> str:
+    """The planned takeover that keeps connections: its pair has services whose connections can move."""
+    if options.only and MOVED not in options.only:
+        return ""
+    moved, still = measure_moved(options.turns, (options.clients, options.clients // 4, options.clients // 10))
+    print_moved(moved, still)
+    return moved.trouble
 
 
 if __name__ == "__main__":

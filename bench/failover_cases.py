@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from failover_rival import Rival
-from ha_lab import DEAF, VIP, Lab
+from ha_lab import VIP, Lab, heartbeats
 from namespaces import inside
 from waiting import processes_of_session
 
@@ -108,6 +108,11 @@ def both_paths(scene: Scene) -> None:
         scene.lab.deafen(name)
 
 
+def split(scene: Scene) -> None:
+    """Clients, servers and router reach both boxes, which reach each other by way of the router alone."""
+    scene.lab.split()
+
+
 def active_unheard(scene: Scene) -> None:
     scene.lab.deafen(scene.passive)
 
@@ -119,7 +124,7 @@ def passive_unheard(scene: Scene) -> None:
 def lossy(scene: Scene) -> None:
     """A third of all heartbeats lost, both ways, on both paths."""
     for name in (scene.active, scene.passive):
-        scene.lab.nft(name, f"{DEAF} numgen random mod 100 < 33 drop\n")
+        scene.lab.nft(name, heartbeats("numgen random mod 100 < 33 drop"))
 
 
 def ha_killed(scene: Scene) -> None:
@@ -156,6 +161,7 @@ CASES: Mapping[str, Case] = MappingProxyType(
         "paused": Case(paused, None),
         "one_path": Case(one_path, False),
         "both_paths": Case(both_paths, False),
+        "split": Case(split, False),
         "active_unheard": Case(active_unheard, False),
         "passive_unheard": Case(passive_unheard, False),
         "lossy": Case(lossy, False),
@@ -199,6 +205,7 @@ def mend(found: Lab, patience: float = 60.0) -> None:
             found.signal(pid, signal.SIGCONT)
         for cable in ("lan", "hb"):
             found.mend(name, cable)
+    found.heal()
     for name in ("a", "b"):
         if found.boxes[name].process.poll() is not None:
             found.revive(name)

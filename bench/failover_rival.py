@@ -16,6 +16,7 @@ RIVAL_CASES = ("power", "stop", "hung", "link", "killed", "both_paths")
 _KEEPALIVED = """
 global_defs {{
   router_id {name}
+  vrrp_version 3
   vrrp_garp_master_refresh 5
   script_user root
 }}
@@ -39,6 +40,12 @@ vrrp_instance one {{
   track_script {{ alive }}
 }}
 """
+# A connection alone would prove little: the kernel accepts for a process that stands still.
+_ALIVE = """#!/bin/bash
+exec 3<>/dev/tcp/{own}/10001 || exit 1
+printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3
+read -r -t 1 answer <&3 && [[ $answer == *200* ]]
+"""
 _HAPROXY = """
 global
   stats socket {directory}/{name}.sock mode 600
@@ -51,6 +58,10 @@ defaults
 peers pair
   peer a {a}:10000
   peer b {b}:10000
+frontend alive
+  mode http
+  bind {own}:10001
+  monitor-uri /
 frontend f
   bind {vip}:{port} transparent
   default_backend s
@@ -143,7 +154,7 @@ class Rival(Lab):
     def _configure(self, name: str) -> None:
         other = "b" if name == "a" else "a"
         check = self.directory / f"{name}-alive"
-        check.write_text(f"#!/bin/bash\nexec 3<>/dev/tcp/{CABLE[name]}/10000\n")
+        check.write_text(_ALIVE.format(own=CABLE[name]))
         check.chmod(0o700)
         with open(self._file(name, "keepalived.conf"), "w") as stream:
             priority = 101 if name == "a" else 100
@@ -164,6 +175,7 @@ class Rival(Lab):
                 _HAPROXY.format(
                     directory=self.directory,
                     name=name,
+                    own=CABLE[name],
                     a=CABLE["a"],
                     b=CABLE["b"],
                     vip=VIP,

@@ -78,6 +78,7 @@ def replication(link: Link, table: StickTable, *, is_active: bool) -> Replicatio
         facts=dict,
         heard=lambda _: None,
         handlers={},
+        take_images=lambda _: None,
         tell=lambda message: print(message, file=sys.stderr),
     )
 

@@ -46,7 +46,7 @@ class Work:
     two_workers: bool = False  # also with the peers that have two
     logged: bool = False  # also with lbfast's default logging
     first_round_only: bool = False
-    repeats: int = 1  # short samples in one turn, the peers alternating: for what one disturbance would spoil
+    repeats: int = 1  # samples in one turn, the peers alternating: for what one disturbance would spoil
 
 
 def client(words: list[str]) -> subprocess.Popen[str]:
@@ -230,15 +230,16 @@ def all_works() -> list[Work]:
         Work("a1", "bulk: 1 MB answers, 32 connections", _wrk("plain", "/1m", 32), two_workers=True),
         Work("a2", "bulk: 100 MB answers, 4 connections", _wrk("plain", "/100m", 4), 1.2),
         Work("b1", "small answers, keep-alive, 1 connection", _wrk("plain", "/s", 1)),
-        Work("b64", "small answers, keep-alive, 64 connections", small, two_workers=True, logged=True),
+        Work("b64", "small answers, keep-alive, 64 connections", small, two_workers=True, logged=True, repeats=3),
         Work("b1000", "small answers, keep-alive, 1,000 connections", _wrk("plain", "/s", 1000)),
         Work("c", "a connection per request, 64 at a time", once, two_workers=True, logged=True),
         Work("d1", "TLS pass-through, a handshake per request", _wrk("tls", "/s", 64, True), two_workers=True),
         Work("d2", "TLS pass-through, keep-alive", _wrk("tls", "/s", 64)),
         Work("e", "upload, 8 connections", upload, two_workers=True),
-        Work("g25", "latency at 25 % of the slowest peer's rate", partial(paced, share=0.25), 0.4, repeats=3),
-        Work("g50", "latency at 50 %", partial(paced, share=0.50), 0.4, repeats=6),
-        Work("g75", "latency at 75 %", partial(paced, share=0.75), 0.4, repeats=3),
+        # Not shorter: of 0.4 s the slowest hundredth is one turn of the scheduler, 4 ms, or none.
+        Work("g25", "latency at 25 % of the slowest peer's rate", partial(paced, share=0.25), 1.0),
+        Work("g50", "latency at 50 %", partial(paced, share=0.50), 1.0, repeats=3),
+        Work("g75", "latency at 75 %", partial(paced, share=0.75), 1.0),
         Work("h", "500 slow readers at 100 kB/s each", slow_readers, 1.5),
         Work("i", "a hospital day", hospital_day, 2.0, logged=True),
     ]

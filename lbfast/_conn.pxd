@@ -64,6 +64,7 @@ cdef enum Ended:
     ENDED_STOP = 16
     ENDED_CUT = 17
     ENDED_MOVED = 18
+    ENDED_TAKEOVER = 19
 
 cdef enum EndedBy:
     BY_NOBODY = 0

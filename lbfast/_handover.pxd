@@ -100,6 +100,6 @@ cdef struct Moved:                # 256 bytes
 # Offer some connections to the seats this worker leaves to, and free the records of those that were taken.
 cdef void handover_turn(Worker* w) noexcept nogil
 # Send one to a process that is no worker, and forget it, everything it counted for given back; False: not sent.
-cdef bint handover_give(Worker* w, uint32_t slot, Conn* c, int outbox) noexcept nogil
+cdef bint handover_give(Worker* w, uint32_t slot, Conn* c, int outbox, uint8_t ended) noexcept nogil
 # A connection that another worker sent; the descriptors are ours.
 cdef void handover_take(Worker* w, const char* data, size_t size, int* fds, int count) noexcept nogil

@@ -220,17 +220,17 @@ cdef bint offer(Worker* w, uint32_t slot, Conn* c, int target) noexcept nogil:
     return True
 
 
-cdef bint handover_give(Worker* w, uint32_t slot, Conn* c, int outbox) noexcept nogil:
+cdef bint handover_give(Worker* w, uint32_t slot, Conn* c, int outbox, uint8_t ended) noexcept nogil:
     cdef Moved m
     fill(w, &m, slot, c)
     m.is_fresh = FRESH_HERE
     if not post(w, c, &m, outbox):
         return False
-    w.page.worker.moved_out += 1
+    w.page.worker.moved_out += ended == ENDED_MOVED
     forget(w, slot, c)
     c.inbound.held = 0
     c.outbound.held = 0
-    conn_end(w, slot, c, ENDED_MOVED, BY_LBFAST)
+    conn_end(w, slot, c, ended, BY_LBFAST)
     return True
 
 

@@ -1,16 +1,17 @@
-"""Letters: the messages of _handover as plain values, for a process that passes connections on.
+"""Letters: the messages of _handover, for a process that passes connections on.
 
-Times go in and out as ages in milliseconds, -1 for never; service and real server as slots of this machine.
+What a letter says of a connection travels as a *record*: a Moved whose times are ages in milliseconds, -1 for never,
+without whatever means something on one machine only.  Service and real server are slots of this machine.
 """
 
 from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memcpy, memset
 
+from lbfast._conn cimport FLOW_EOF, PHASE_RELAY
 from lbfast._handover cimport (
-    CARRIER_BLOCK, CARRIER_NONE, CARRIER_PIPE, FRESH_PEER, LETTER_MAX, LETTER_MOVED, Moved, MovedFlow, MovedSide,
+    CARRIER_BLOCK, CARRIER_NONE, CARRIER_PIPE, FRESH_PEER, LETTER_MAX, LETTER_MOVED, Moved, MovedFlow,
 )
 from lbfast._sys cimport boot_ms
-from lbfast._conn cimport PHASE_RELAY
 from lbfast._worker cimport BUFFER_SIZE
 
 MOST_BYTES = LETTER_MAX
@@ -25,34 +26,51 @@ cdef int64_t time_of(int64_t age, int64_t now):
     return 0 if age < 0 else max(<int64_t>1, now - age)
 
 
-cdef dict read_side(const MovedSide* side, int64_t now):
-    return {"age_ms": age_of(side.active_ms, now), "error": side.error, "flags": side.flags}
+cdef void pass_on(Moved* out, const Moved* m) noexcept nogil:
+    """All that means the same in the other process, or on the other machine; no times."""
+    memset(out, 0, sizeof(Moved))
+    out.letter = LETTER_MOVED
+    out.size = sizeof(Moved)
+    out.phase = PHASE_RELAY
+    out.flags = m.flags
+    out.reason = m.reason
+    out.attempts = m.attempts
+    out.by = m.by
+    out.has_server = 1
+    out.is_fresh = FRESH_PEER
+    out.held = m.held
+    out.client.error = m.client.error
+    out.client.flags = m.client.flags
+    out.server.error = m.server.error
+    out.server.flags = m.server.flags
+    pass_on_flow(&out.inbound, &m.inbound)
+    pass_on_flow(&out.outbound, &m.outbound)
+    out.previous = -1
+    out.origin = -1
+    out.connect_ms = m.connect_ms
+    memcpy(out.client_address, m.client_address, 16)
+    memcpy(out.wire_address, m.wire_address, 16)
+    out.client_port = m.client_port
+    out.port = m.port
 
 
-cdef dict read_flow(const MovedFlow* flow):
-    return {"bytes": flow.bytes, "flags": flow.flags, "large": flow.large}
+cdef void pass_on_flow(MovedFlow* out, const MovedFlow* flow) noexcept nogil:
+    out.bytes = flow.bytes
+    out.flags = flow.flags
+    out.large = flow.large
 
 
-cdef void write_side(MovedSide* side, side_facts, int64_t now):
-    side.active_ms = time_of(side_facts["age_ms"], now)
-    side.error = side_facts["error"]
-    side.flags = side_facts["flags"]
-
-
-cdef void write_flow(MovedFlow* flow, facts, uint32_t held):
-    flow.bytes = facts["bytes"]
-    flow.flags = facts["flags"]
-    flow.large = facts["large"]
+cdef void hold(MovedFlow* flow, uint32_t held) noexcept nogil:
     flow.held = held
     flow.carrier = CARRIER_NONE if held == 0 else CARRIER_BLOCK if held <= BUFFER_SIZE else CARRIER_PIPE
 
 
 def read_letter(bytes data not None, int count):
-    """What a connection's message says, and for each direction (bytes of a block, size of what its pipe holds).
+    """Slots of service and real server, a record, and per direction (bytes of a block, size of what its pipe holds).
 
     ``count``: descriptors that came along.  ValueError for anything else than a whole message.
     """
-    cdef Moved m
+    cdef Moved m, out
     cdef int64_t now = boot_ms()
     cdef int wanted = 1
     cdef Py_ssize_t at
@@ -61,27 +79,12 @@ def read_letter(bytes data not None, int count):
     wanted += m.has_server + 2 * (m.inbound.carrier == CARRIER_PIPE) + 2 * (m.outbound.carrier == CARRIER_PIPE)
     if m.letter != LETTER_MOVED or m.size > len(data) or count != wanted or not m.has_server or m.phase != PHASE_RELAY:
         raise ValueError(f"no whole message of a connection: {len(data)} bytes and {count} descriptors")
-    facts = {
-        "flags": m.flags,
-        "reason": m.reason,
-        "attempts": m.attempts,
-        "by": m.by,
-        "held": m.held,
-        "service": m.service,
-        "real": m.real,
-        "connect_ms": m.connect_ms,
-        "client": read_side(&m.client, now),
-        "server": read_side(&m.server, now),
-        "inbound": read_flow(&m.inbound),
-        "outbound": read_flow(&m.outbound),
-        "client_address": (<const char*>m.client_address)[:16].hex(),
-        "wire_address": (<const char*>m.wire_address)[:16].hex(),
-        "client_port": m.client_port,
-        "port": m.port,
-        "accepted_ms": age_of(m.accepted_ms, now),
-        "connected_ms": age_of(m.connected_ms, now),
-        "half_closed_ms": age_of(m.half_closed_ms, now),
-    }
+    pass_on(&out, &m)
+    out.client.active_ms = age_of(m.client.active_ms, now)
+    out.server.active_ms = age_of(m.server.active_ms, now)
+    out.accepted_ms = age_of(m.accepted_ms, now)
+    out.connected_ms = age_of(m.connected_ms, now)
+    out.half_closed_ms = age_of(m.half_closed_ms, now)
     at = m.size
     held = []
     for carrier, size in ((m.inbound.carrier, m.inbound.held), (m.outbound.carrier, m.outbound.held)):
@@ -90,45 +93,41 @@ def read_letter(bytes data not None, int count):
             at += size
         else:
             held.append((b"", size if carrier == CARRIER_PIPE else 0))
-    return facts, held[0], held[1]
+    return m.service, m.real, (<const char*>&out)[:sizeof(Moved)], held[0], held[1]
 
 
-def write_letter(facts, bytes inbound not None, bytes outbound not None):
+def read_ends(bytes record not None):
+    """For each direction of a record: does the relay know of its end?"""
+    cdef Moved m = record_of(record)
+    return m.inbound.flags & FLOW_EOF != 0, m.outbound.flags & FLOW_EOF != 0
+
+
+cdef Moved record_of(bytes record) except *:
+    """ValueError for what is none; what a later release has added is passed over, what an older one lacks is 0."""
+    cdef Moved m
+    memset(&m, 0, sizeof(Moved))
+    memcpy(&m, <const char*>record, min(<size_t>len(record), sizeof(Moved)))
+    if m.letter != LETTER_MOVED or m.size != len(record):
+        raise ValueError(f"{len(record)} bytes that are no record of a connection")
+    return m
+
+
+def write_letter(bytes record not None, int service, int real, bytes inbound not None, bytes outbound not None):
     """The message of a connection whose directions hold these bytes, for a worker of this machine.
 
     Two sockets go with it, and for a direction that holds more than BLOCK_MOST both ends of a pipe with its bytes.
     """
-    cdef Moved m
+    cdef Moved out, m = record_of(record)
     cdef int64_t now = boot_ms()
-    cdef bytes client = bytes.fromhex(facts["client_address"]), wire = bytes.fromhex(facts["wire_address"])
-    if len(client) != 16 or len(wire) != 16:
-        raise ValueError("an address that is not 16 bytes")
-    memset(&m, 0, sizeof(Moved))
-    m.letter = LETTER_MOVED
-    m.size = sizeof(Moved)
-    m.phase = PHASE_RELAY
-    m.flags = facts["flags"]
-    m.reason = facts["reason"]
-    m.attempts = facts["attempts"]
-    m.by = facts["by"]
-    m.has_server = 1
-    m.is_fresh = FRESH_PEER
-    m.held = facts["held"]
-    m.service = facts["service"]
-    m.real = facts["real"]
-    m.previous = -1
-    m.origin = -1
-    m.connect_ms = facts["connect_ms"]
-    write_side(&m.client, facts["client"], now)
-    write_side(&m.server, facts["server"], now)
-    write_flow(&m.inbound, facts["inbound"], len(inbound))
-    write_flow(&m.outbound, facts["outbound"], len(outbound))
-    memcpy(m.client_address, <const char*>client, 16)
-    memcpy(m.wire_address, <const char*>wire, 16)
-    m.client_port = facts["client_port"]
-    m.port = facts["port"]
-    m.accepted_ms = time_of(facts["accepted_ms"], now)
-    m.connected_ms = time_of(facts["connected_ms"], now)
-    m.half_closed_ms = time_of(facts["half_closed_ms"], now)
+    pass_on(&out, &m)
+    out.service = service
+    out.real = real
+    out.client.active_ms = time_of(m.client.active_ms, now)
+    out.server.active_ms = time_of(m.server.active_ms, now)
+    out.accepted_ms = time_of(m.accepted_ms, now)
+    out.connected_ms = time_of(m.connected_ms, now)
+    out.half_closed_ms = time_of(m.half_closed_ms, now)
+    hold(&out.inbound, len(inbound))
+    hold(&out.outbound, len(outbound))
     blocks = b"".join(held for held in (inbound, outbound) if len(held) <= BUFFER_SIZE)
-    return (<const char*>&m)[:sizeof(Moved)] + blocks
+    return (<const char*>&out)[:sizeof(Moved)] + blocks

@@ -52,7 +52,7 @@ class Loop:
     def leave(self, targets: Sequence[int] | dict[int, int], apart: bool = False) -> None:
         """Accept no more and give every connection to the workers on these seats; ``run`` ends with LOOP_DRAINED.
         ``apart``: seat -> sending end of its inbox, of workers that do not share this one's memory."""
-    def give_away(self, services: Container[int], outbox: int) -> int:
+    def give_away(self, services: Container[int], outbox: int, ended: int) -> int:
         """Send connections of these service slots to another process and forget them; how many cannot go (they
         are not established, or about to end), -1 when ``outbox`` is full."""
     def close_all(self, ended: int) -> int:

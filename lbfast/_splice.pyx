@@ -459,8 +459,8 @@ cdef class Loop:
         w.target_count = len(targets)
         w.is_leaving = 1
 
-    def give_away(self, services, int outbox):
-        """Send connections of these service slots to another process and forget them.
+    def give_away(self, services, int outbox, uint8_t ended):
+        """Send connections of these service slots to another process and forget them; their records say ``ended``.
 
         How many cannot go (they are not established, or about to end); -1 when ``outbox`` is full: again, later.
         """
@@ -474,7 +474,7 @@ cdef class Loop:
                 continue
             if c.phase != PHASE_RELAY or c.client.flags & SIDE_RESET or c.server.flags & SIDE_RESET:
                 stay += 1
-            elif not handover_give(w, slot, c, outbox):
+            elif not handover_give(w, slot, c, outbox, ended):
                 return -1
         return stay
 

@@ -19,6 +19,7 @@ from waiting import fd_census, scaled, wait_for
 
 from lbfast._conn import Slab
 from lbfast._counters import Counters
+from lbfast._journal import Journal
 from lbfast._repair import repair
 from lbfast._ring import Ring
 from lbfast._splice import LOOP_CONTROL, LOOP_DRAINED, Loop
@@ -164,6 +165,7 @@ class DataPlane:
         max_pipes: int = 64,
         pipe_size: int = 262_144,
         prepare: Callable[[], None] = lambda: None,
+        journal: Journal | None = None,
         real: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> None:
@@ -184,6 +186,7 @@ class DataPlane:
         self.events: list[Event] = []
         self._limits = {"max_pipes": max_pipes, "pipe_size": pipe_size}
         self._prepare = prepare
+        self._journal = journal
         self._real_settings = [self._settings_of(slot, real or {}) for slot in range(len(self.places))]
         self._settings: dict[str, Any] = dict(SERVICE) | {"reals": list(range(len(reals)))}
         self._settings["fallback"] = len(reals) if fallback else -1
@@ -250,7 +253,8 @@ class DataPlane:
             outboxes = {i: pair[1].fileno() for i, pair in enumerate(self.inboxes) if i != index}
             inbox, listener = self.inboxes[index][0].fileno(), self.listeners[index % self._workers].fileno()
             orders = self._orders[index][0]
-            _close_but({0, 1, 2, tell, inbox, listener, orders, self.health_wake, *outboxes.values()})
+            wakes = {self.health_wake} | ({self._journal.wake_fd} if self._journal is not None else set())
+            _close_but({0, 1, 2, tell, inbox, listener, orders, *wakes, *outboxes.values()})
             self._prepare()
             loop = Loop(
                 index,
@@ -265,6 +269,8 @@ class DataPlane:
                 **self._limits,
             )
             loop.set_stick(0, self.stick)
+            if self._journal is not None:
+                loop.set_journal(self._journal)
             for seat, slab in enumerate(self.slabs):
                 loop.meet(seat, slab)
             loop.add_listener(listener, 0, self.port)

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -48,10 +49,19 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def free_port(address: str = "127.0.0.1") -> int:
-    """A port that nobody uses at this moment; the kernel does not hand it out again soon."""
-    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as sock:
-        sock.bind((address, 0))
-        return int(sock.getsockname()[1])
+    """A port that nobody uses at this moment."""
+    return free_ports(1, address)[0]
+
+
+def free_ports(count: int, address: str = "127.0.0.1") -> list[int]:
+    """So many different ones: of many ports asked for one by one, two are the same now and then."""
+    with ExitStack() as stack:
+        found = []
+        for _ in range(count):
+            sock = stack.enter_context(socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET))
+            sock.bind((address, 0))
+            found.append(int(sock.getsockname()[1]))
+        return found
 
 
 def json_lines(log: Path) -> list[dict[str, Any]]:

@@ -141,10 +141,16 @@ def resetting_server(after: bytes = b"", address: str = "127.0.0.1", port: int =
     return TcpServer(handle, address, port)
 
 
-def https_server(name: str, ca: trustme.CA, address: str = "127.0.0.1", port: int = 0) -> TcpServer:
+def https_server(
+    name: str,
+    ca: trustme.CA,
+    address: str = "127.0.0.1",
+    port: int = 0,
+    certificate: trustme.LeafCert | None = None,
+) -> TcpServer:
     """HTTP/1.1 over TLS, keep-alive; every answer is the server's name and the path."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    ca.issue_cert("localhost", "127.0.0.1").configure_cert(context)
+    (certificate or ca.issue_cert("localhost", "127.0.0.1")).configure_cert(context)
 
     def handle(raw: socket.socket) -> None:
         with context.wrap_socket(raw.dup(), server_side=True) as sock, sock.makefile("rb") as lines:

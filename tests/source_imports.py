@@ -41,6 +41,7 @@ COMPILED: dict[str, set[str]] = {
     "_journal": _LOW,
     "_replica": _LOW | {"_stick", "_journal"},
     "_sched": _LOW | {"_table"},
+    "_tcp": {"_sys"},
     **{name: _PARTS | set(_LOOP[:place]) for place, name in enumerate(_LOOP)},
 }
 # Single files that reach further, and why.
@@ -51,10 +52,20 @@ FURTHER: dict[str, set[str]] = {
     "lbfast/control/probe_now.py": {"health"},  # a probe out of turn is made by the prober's own code
     "lbfast/control/where_to.py": {"_sched"},  # the rendezvous hash, to say where a client would go
     "lbfast/ha/*": {"_shm", "_replica", "config.files", "config.paths", "control.protocol"},  # one framing, one file
-    "lbfast/ha/moving.py": {"_letters"},  # passes connections on
-    "lbfast/ha/doors.py": {"_letters"},  # ... to workers
+    "lbfast/ha/history_sync.py": {"config.versions"},  # compares the history of both boxes, which control writes
+    "lbfast/ha/confirm_sync.py": {"config.unconfirmed"},  # and what of it waits
+    "lbfast/ha/desk.py": {"config.former"},  # what a pair leaves behind, which every start reads
+    "lbfast/ha/verbs.py": {"config.former"},
+    "lbfast/ha/giving.py": {"_letters", "_tcp"},  # passes connections on
+    "lbfast/ha/collecting.py": {"_letters", "_tcp"},  # ... from workers
+    "lbfast/ha/taking.py": {"_tcp"},
+    "lbfast/ha/moving.py": {"_tcp"},
+    "lbfast/ha/conn_image.py": {"_letters", "_tcp"},
+    "lbfast/ha/doors.py": {"_letters", "_tcp"},  # ... to workers
     "lbfast/ha/web_user.py": {"web.store", "web.users"},  # whose password pairing asks for, also while web is down
     "lbfast/cli/passwords.py": {"web"},  # users and keys are set on the console while nothing runs, too
+    "lbfast/cli/web_store.py": {"web"},
+    "lbfast/cli/lbcli.py": {"web"},  # ... and so is the switch of the vendor's API
     "lbfast/cli/demo_web.py": {"web"},  # shows the setup link
     "lbfast/cli/running.py": {"config", "supervisor"},  # `run` is the supervisor, `check` reads a file
     "lbfast/supervisor/*": {"_shm", "_table", "_stick", "_counters", "_ring", "_conn", "_journal"},

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from lbfast.control.client import ControlUnavailable
+
 T = TypeVar("T")
 
 TIMEOUT_SCALE = float(os.environ.get("LBFAST_TEST_TIMEOUT_SCALE", "1"))
@@ -21,14 +23,21 @@ def scaled(seconds: float) -> float:
 
 
 def wait_for(condition: Callable[[], T], timeout: float = 10.0, what: str = "the condition") -> T:
-    """Wait until a condition is true and return its value; AssertionError with ``what`` when it never is."""
+    """Wait until a condition is true and return its value; AssertionError with ``what`` when it never is.
+
+    A condition that asks lbfast while nobody answers, as between two control processes, is not yet true.
+    """
     deadline = time.monotonic() + scaled(timeout)
     pause = 0.001
     while True:
-        if value := condition():
-            return value
+        unanswered: ControlUnavailable | None = None
+        try:
+            if value := condition():
+                return value
+        except ControlUnavailable as error:
+            unanswered = error
         if time.monotonic() > deadline:
-            raise AssertionError(f"waited {scaled(timeout):g} s in vain for {what}")
+            raise AssertionError(f"waited {scaled(timeout):g} s in vain for {what}") from unanswered
         time.sleep(pause)  # between two looks, never instead of one
         pause = min(pause * 1.5, 0.05)
 

@@ -6,6 +6,12 @@
 #ifndef FAULTS
 #define FAULTS 2               /* crashes, stops, restarts, orders, failures, in any order and at any time */
 #endif
+#ifdef CHANGES                 /* so many changes of the weather; without it, any number */
+byte changes;
+#define changes_weather changes < CHANGES -> changes++
+#else
+#define changes_weather true
+#endif
 #define DEAD 3
 #define SUSPECT 2
 #define ANNOUNCED 2            /* a heartbeat takes a whole step here */
@@ -259,9 +265,9 @@ init {
   :: atomic {
        if                                              /* the weather: it stays, or it changes */
        :: true -> still = (still < BOUND -> still + 1 : BOUND)
-       :: lost[0] = !lost[0]; still = 0; moves = 0
-       :: lost[1] = !lost[1]; still = 0; moves = 0
-       :: lost[0] = !lost[0]; lost[1] = !lost[1]; still = 0; moves = 0
+       :: changes_weather; lost[0] = !lost[0]; still = 0; moves = 0
+       :: changes_weather; lost[1] = !lost[1]; still = 0; moves = 0
+       :: changes_weather; lost[0] = !lost[0]; lost[1] = !lost[1]; still = 0; moves = 0
        :: faults < FAULTS -> faults++; still = 0; moves = 0; fault(0)
        :: faults < FAULTS -> faults++; still = 0; moves = 0; fault(1)
        fi;

@@ -122,14 +122,11 @@ def _ignore_interrupts() -> None:
 
 
 def program() -> str:
-    """How the reader can call this lbfast."""
+    """How the reader can call this lbfast, in whatever directory the second terminal begins."""
     own = Path(sys.argv[0])
     found = shutil.which("lbfast")
     if found and (own.name != "lbfast" or Path(found).resolve() == own.resolve()):
         return "lbfast"
     if own.name == "lbfast":
-        try:
-            return shlex.quote(str(own.resolve().relative_to(Path.cwd())))
-        except ValueError:
-            return shlex.quote(str(own.resolve()))
+        return shlex.quote(str(own.resolve()))
     return f"{shlex.quote(sys.executable)} -m lbfast"

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final
 from cyclopts import Parameter
 
 from lbfast.cli import out, talk
-from lbfast.cli.clean import clean, plural
+from lbfast.cli.clean import clean, plural, when
 from lbfast.cli.committing import seconds_of
 from lbfast.cli.errors import OK, BadUsage, Refused
 from lbfast.cli.event_lines import event_line
@@ -158,6 +158,21 @@ def availability(*, range: Range = "30d", json: Json = False) -> int:
     for it in result["real_servers"]:
         share = "unknown" if it["availability"] is None else f"{it['availability']:.3f} %"
         out.line(f"{share:>10}  {clean(it['service'])} / {clean(it['real'])}")
+    return OK
+
+
+def alerts_show(*, json: Json = False) -> int:
+    """What came of the last alerts of each way."""
+    result = talk.ask("alerts")
+    if json:
+        out.print_json(result)
+        return OK
+    for it in result["ways"]:
+        sent = f"last sent {when(it['sent_at'])}" if it["sent_at"] else "nothing sent yet"
+        fault = f", {'still failing' if it['failing'] else 'failed'} at {when(it['error_at'])}: {clean(it['error'])}"
+        out.line(f"{it['way']}: {sent}{fault if it['error'] else ''}")
+    if not result["ways"]:
+        out.line("nobody is told: [alerts] has no email, webhook, syslog or syslog_server")
     return OK
 
 

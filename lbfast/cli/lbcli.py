@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from lbfast.cli.clean import clean
-from lbfast.cli.errors import FAILED, OK, USAGE
+from lbfast.cli.errors import FAILED, OK, USAGE, Refused
 from lbfast.control.client import Client, ControlError, ControlUnavailable
-from lbfast.control.lbcli_run import run
+from lbfast.control.lbcli_run import API_SWITCH, run
 
 WAIT_S: Final = 180.0
 _USAGE: Final = "usage: lbcli --action ACTION [--option VALUE ...] [--json]; the actions are in docs/api.md"
@@ -23,12 +23,15 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def command(words: list[str]) -> int:
     """The exit code: 0 done, 1 refused, 2 wrong command line."""
-    as_json = "--json" in words
+    if words in (["--help"], ["-h"]):
+        print(_USAGE)
+        return OK
     try:
         action = parse_words([word for word in words if word != "--json"])
     except ValueError as error:
         print(f"lbcli: {error}", file=sys.stderr)
         return USAGE
+    as_json = "--json" in words or action.get("method") == "api"
     try:
         is_done, entries = _carry_out([action])
     except ControlUnavailable as error:
@@ -71,7 +74,8 @@ def _carry_out(actions: list[dict[str, str]]) -> tuple[bool, list[dict[str, Any]
         question = next(steps)
         while True:
             try:
-                answer = client.call(question.verb, **question.args)
+                is_switch = question.verb == API_SWITCH
+                answer = _switch(question.args) if is_switch else client.call(question.verb, **question.args)
             except ControlError as error:
                 question = steps.throw(error)
             else:
@@ -81,11 +85,32 @@ def _carry_out(actions: list[dict[str, str]]) -> tuple[bool, list[dict[str, Any]
         return outcome
 
 
+def _switch(options: dict[str, Any]) -> dict[str, Any]:
+    """On the console, whether lbfast runs or not; whoever may write to the state directory may."""
+    from lbfast.cli.web_store import web_store, who  # only this verb needs them, and they take a while
+    from lbfast.web.audit import Audit
+    from lbfast.web.setup import SetupCode
+    from lbfast.web.store import folder
+    from lbfast.web.users import UserFault
+    from lbfast.web.vendor import carry_out
+
+    try:
+        with web_store() as store:
+            answer = carry_out(store, Audit(folder()), options, who(), "console", is_console=True)
+            if "apikey" in answer:
+                SetupCode(store, folder()).forget()
+            return answer
+    except (UserFault, Refused) as error:
+        raise ControlError("refused", str(error)) from None
+
+
 def _show(entry: dict[str, Any]) -> None:
     text = f"{entry['action']}: {entry['status']}: {entry['message']}"
     print(clean(text), file=sys.stdout if entry["status"] == "success" else sys.stderr)
     if "config" in entry:
         print(entry["config"], end="")
+    if "apikey" in entry:
+        print(f"username {clean(entry['username'])}\napikey {entry['apikey']}")
     for key in ("virtual", "floatingip"):
         if key in entry:
             print(json.dumps(entry[key], indent=2))

@@ -16,6 +16,13 @@ from lbfast.cli.options import Json, Reason
 from lbfast.cli.talk import ask
 
 NOT_READY = 1
+_IGNORED = (
+    ("forged", "forged"),
+    ("foreign", "of another version"),
+    ("replayed", "replayed"),
+    ("duplicate", "doubled by another path"),
+    ("reordered", "overtaken"),
+)
 PasswordFile = Annotated[
     Path | None, Parameter(name="--password-file", help="A file whose first line is the password. Default: asked for.")
 ]
@@ -60,7 +67,7 @@ def unpair(*, force: Force = False) -> int:
 
 
 def takeover(*, reason: Reason = None, force: Force = False) -> int:
-    """Make this box the active one, after a check that it can serve as well as its peer."""
+    """Make this box the active one, after a check that it is ready to."""
     done = ask("ha_takeover", 90.0, reason=reason, force=force)
     out.line(f"this box is {done['state']} now; it took {done['took_ms']} ms")
     return OK
@@ -72,6 +79,22 @@ def maintenance(state: Annotated[str, Parameter(name="on|off")], /, *, reason: R
         raise BadUsage(f"maintenance is on or off, got {state!r}")
     ask("ha_maintenance", on=state == "on", reason=reason)
     out.line(f"maintenance is {state}")
+    return OK
+
+
+def path(
+    what: Annotated[str, Parameter(name="add|remove")],
+    local: Annotated[str, Parameter(name="LOCAL")],
+    peer: Annotated[str, Parameter(name="PEER")],
+    /,
+) -> int:
+    """Add or remove a further way of the heartbeats: an address of this box, and the peer's at the other end."""
+    if what not in ("add", "remove"):
+        raise BadUsage(f"a path is added or removed: add or remove, got {what!r}")
+    done = ask("ha_path", what=what, local=local, peer=peer)
+    for ours, its in done["paths"]:
+        out.line(f"path {clean(ours)} - {clean(its)}")
+    out.line(f"that is so on this box; on the peer: lbfast ha path {what} {clean(peer)} {clean(local)}")
     return OK
 
 
@@ -101,7 +124,7 @@ def read_password(file: Path | None, prompt: str) -> str:
 def render_status(found: dict[str, Any]) -> list[str]:
     """For people."""
     if found["role"] == "standalone":
-        return ["standalone: this box has no peer"]
+        return ["standalone: " + "; ".join(map(clean, found["reasons"]))]
     peer, replication = found["peer"], found["replication"]
     verdict = "yes" if found["ready"] else "no, because " + "; ".join(map(clean, found["reasons"]))
     heard = "heard" if peer["heard"] else "NOT heard"
@@ -121,5 +144,18 @@ def render_status(found: dict[str, Any]) -> list[str]:
     lines += [f"differs: {clean(difference)}" for difference in found["differences"]]
     for path in found["paths"]:
         state = "heard" if path["heard"] else "silent"
-        lines.append(f"path {path['local']} - {path['peer']}: {state} {clean(path['trouble'])}".rstrip())
-    return lines
+        via = f" by way of {path['via']}" if path.get("via") else ""
+        lines.append(f"path {path['local']} - {path['peer']}{via}: {state} {clean(path['trouble'])}".rstrip())
+    return [*lines, *_render_heartbeats(found["timing"], found["heartbeats"])]
+
+
+def _render_heartbeats(timing: dict[str, Any], counts: dict[str, Any]) -> list[str]:
+    """What interval and missed come to, and what has become of heartbeats since the ha process started."""
+    ignored = ", ".join(f"{counts[name]} {word}" for name, word in _IGNORED)
+    return [
+        f"takeover: {timing['takeover_least_ms']} to {timing['takeover_most_ms']} ms after the active box dies "
+        f"(a heartbeat every {timing['interval_ms']} ms, dead after {timing['dead_ms']} ms without one)",
+        f"heartbeats: {counts['accepted']} accepted; ignored: {ignored}",
+        f"delays: {counts['own_late']} here, at most {counts['own_late_most_ms']} ms; "
+        f"{counts['peer_late']} of the peer, at most {counts['peer_late_most_ms']} ms",
+    ]

@@ -6,12 +6,8 @@ Whoever may write to the state directory may use them: the console cannot be loc
 from __future__ import annotations
 
 import getpass
-import os
-import pwd
 import sqlite3
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,13 +18,12 @@ from lbfast.cli import out
 from lbfast.cli.clean import clean, quote, when
 from lbfast.cli.errors import OK, BadUsage, Refused
 from lbfast.cli.options import Json
+from lbfast.cli.web_store import audit, web_store, who
 from lbfast.model.durations import LONGEST_MS, parse_duration
-from lbfast.web.audit import Audit
 from lbfast.web.keys import ApiKey, ApiKeys
-from lbfast.web.ownership import keep_owner
 from lbfast.web.passwords import why_weak
 from lbfast.web.setup import SetupCode
-from lbfast.web.store import folder, open_store
+from lbfast.web.store import folder
 from lbfast.web.users import FIRST_USER, UserFault, Users
 
 _LARGEST = 4096  # bytes of a password file
@@ -54,7 +49,7 @@ def passwd(
     ] = False,
 ) -> int:
     """Set a password of the web interface; whoever is logged in as this user is logged out."""
-    with _store() as store:
+    with web_store() as store:
         users = Users(store)
         users.ensure_first()
         if setup:
@@ -70,7 +65,7 @@ def passwd(
         except UserFault as fault:
             raise Refused(str(fault)) from None
         SetupCode(store, folder()).forget()
-        _audit("passwd", f"password of {user} set on the console")
+        audit("passwd", f"password of {user} set on the console")
     out.line(f"password of {quote(user)} set; whoever was logged in as this user is logged out")
     return OK
 
@@ -85,12 +80,12 @@ def create(
     json: Json = False,
 ) -> int:
     """Make an API key; it is shown once."""
-    with _store() as store:
+    with web_store() as store:
         try:
-            key, secret = ApiKeys(store).create(role, f"{_who()} on the console", label, _lives(expires))
+            key, secret = ApiKeys(store).create(role, f"{who()} on the console", label, _lives(expires))
         except ValueError as error:
             raise BadUsage(str(error)) from None
-        _audit("apikey create", f"key {key.id}, role {role}")
+        audit("apikey create", f"key {key.id}, role {role}")
     if json:
         out.print_json({"id": key.id, "key": secret, **_shown(key)})
         return OK
@@ -101,7 +96,7 @@ def create(
 
 def list_keys(*, json: Json = False) -> int:
     """The API keys, without their secrets."""
-    with _store() as store:
+    with web_store() as store:
         keys = ApiKeys(store).all()
     if json:
         out.print_json({"keys": [{"id": key.id, **_shown(key)} for key in keys]})
@@ -117,10 +112,10 @@ def list_keys(*, json: Json = False) -> int:
 
 def revoke(identity: Annotated[str, Parameter(name="ID", help="An id of `lbfast apikey list`.")], /) -> int:
     """End an API key at once."""
-    with _store() as store:
+    with web_store() as store:
         if not ApiKeys(store).revoke(identity):
             raise Refused(f"there is no key {quote(identity)}; `lbfast apikey list` names those there are")
-        _audit("apikey revoke", f"key {identity}")
+        audit("apikey revoke", f"key {identity}")
     out.line(f"key {clean(identity)} is revoked")
     return OK
 
@@ -173,28 +168,3 @@ def _show_setup(users: Users, store: sqlite3.Connection) -> int:
         raise Refused("a password is set already; `lbfast passwd USER` sets another one")
     out.line(SetupCode(store, folder()).ensure())
     return OK
-
-
-def _audit(what: str, detail: str) -> None:
-    Audit(folder()).add(_who(), what, detail, "console")
-
-
-def _who() -> str:
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return f"uid {os.getuid()}"
-
-
-@contextmanager
-def _store() -> Iterator[sqlite3.Connection]:
-    """The web interface's database; what root makes here belongs to whom the folder belongs to."""
-    try:
-        store = open_store()
-    except (OSError, sqlite3.Error) as error:
-        raise Refused(f"{folder()} cannot be used ({error}); run as root, or set LBFAST_STATE_DIR") from None
-    try:
-        yield store
-    finally:
-        store.close()
-        keep_owner(folder())

@@ -33,6 +33,9 @@ def table(columns: Columns, rows: Iterable[Sequence[str | Text]]) -> Table:
 def overview(result: dict[str, Any], shapes: Shapes, wide: bool) -> Iterator[RenderableType]:
     """Each virtual service as a heading with its real servers below."""
     services = result["virtual_services"]
+    if former := result.get("former"):
+        yield Text(clean(former["words"]), style="bold")
+        yield Text("")
     if not services:
         yield Text("no virtual services")
     for index, service in enumerate(services):

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from lbfast.cli import out
 from lbfast.cli.clean import clean, encodable, plural
-from lbfast.cli.errors import OK, BadConfig, BadUsage
+from lbfast.cli.errors import OK, USAGE, BadConfig, BadUsage
+from lbfast.cli.options import Json
+
+if TYPE_CHECKING:
+    from lbfast.config.errors import Problem
 
 
 def run(
@@ -22,7 +27,9 @@ def run(
     return supervise(config)
 
 
-def check(file: Annotated[Path, Parameter(name="FILE", help="The configuration, a TOML file.")], /) -> int:
+def check(
+    file: Annotated[Path, Parameter(name="FILE", help="The configuration, a TOML file.")], /, *, json: Json = False
+) -> int:
     """Check a configuration file and report every problem; nothing is started or changed."""
     from lbfast.config import store
     from lbfast.config.errors import ConfigError
@@ -30,13 +37,25 @@ def check(file: Annotated[Path, Parameter(name="FILE", help="The configuration, 
     try:
         loaded = store.load(file)
     except ConfigError as error:
+        if json:
+            out.print_json({"file": str(file), "ok": False, "problems": _told(error.problems), "warnings": []})
+            return USAGE
         raise BadConfig(str(error)) from None
-    for doubt in loaded.warnings:
-        print(encodable(f"warning: {doubt}", sys.stderr.encoding), file=sys.stderr)
     services = loaded.config.virtual_services
     reals = sum(len(service.real_servers) for service in services)
+    if json:
+        counts = {"virtual_services": len(services), "real_servers": reals}
+        told = {"problems": [], "warnings": _told(loaded.warnings)}
+        out.print_json({"file": str(file), "ok": True} | counts | told)
+        return OK
+    for doubt in loaded.warnings:
+        print(encodable(f"warning: {doubt}", sys.stderr.encoding), file=sys.stderr)
     out.line(f"{clean(file)}: ok: {plural(len(services), 'virtual service')}, {plural(reals, 'real server')}")
     return OK
+
+
+def _told(problems: Sequence[Problem]) -> list[dict[str, object]]:
+    return [{"line": it.line, "key": it.key, "found": it.found, "expected": it.expected} for it in problems]
 
 
 def demo(

@@ -108,8 +108,11 @@ class TopApp(App[int]):
             overview = await self.feed.call("overview")
             totals = (time.monotonic(), totals_of(await self.feed.call("statistics")))
         except (ControlUnavailable, ControlError) as error:
-            self.query_one("#summary", Static).update(Content.styled(f"OUT OF DATE: {clean(error)}", "bold red"))
+            if self.is_running:
+                self.query_one("#summary", Static).update(Content.styled(f"OUT OF DATE: {clean(error)}", "bold red"))
             return
+        if not self.is_running:
+            return  # the screen was left meanwhile: there is nothing to draw on
         if self.totals is not None:
             self.rates = rates_between(self.totals[1], totals[1], totals[0] - self.totals[0])
         self.overview, self.totals = overview, totals
@@ -177,6 +180,8 @@ class TopApp(App[int]):
             try:
                 async for event in self.feed.stream("events", follow=True, limit=kept):
                     kept = None  # after a break go on with what is new
+                    if not self.is_running:
+                        return
                     self.query_one("#events", RichLog).write(Text(event_line(event)))
             except (ControlUnavailable, ControlError):
                 pass  # the head line says it; control may come back

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lbfast.cli.clean import plural
 from lbfast.cli.labels import all_reals
 
 Key = tuple[str, str]  # service label and real server label; the service's own row has "" for the real server
@@ -116,4 +117,5 @@ def summary(rows: list[Row]) -> str:
     reals = [row for row in rows if row.is_real]
     up = sum(row.state == "up" for row in reals)
     connections = sum(row.connections for row in services)
-    return f"{len(services)} services, {up} of {len(reals)} servers up, {connections} connections"
+    count = plural(len(services), "service")
+    return f"{count}, {up} of {plural(len(reals), 'server')} up, {plural(connections, 'connection')}"

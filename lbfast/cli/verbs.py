@@ -33,7 +33,7 @@ _PASSWORDS = "lbfast.cli.passwords"
 
 VERBS: tuple[Verb, ...] = (
     Verb(("run",), f"{_RUNNING}:run", "Run the load balancer in the foreground.", (), (("--config", "file"),)),
-    Verb(("check",), f"{_RUNNING}:check", "Check a configuration file and report every problem.", ("file",)),
+    Verb(("check",), f"{_RUNNING}:check", "Check a configuration file and report every problem.", ("file",), (JSON,)),
     Verb(
         ("demo",),
         f"{_RUNNING}:demo",
@@ -152,6 +152,7 @@ VERBS: tuple[Verb, ...] = (
     Verb(("ha", "unpair"), f"{_PAIRING}:unpair", "Break the clustered pair.", (), (("--force", ""),)),
     Verb(("ha", "takeover"), f"{_PAIRING}:takeover", "Make this box the active one.", (), (REASON, ("--force", ""))),
     Verb(("ha", "maintenance"), f"{_PAIRING}:maintenance", "Keep this box from taking over.", ("text",), (REASON,)),
+    Verb(("ha", "path"), f"{_PAIRING}:path", "Further ways of the heartbeats.", ("text", "text", "text"), ()),
     Verb(
         ("ha", "password"),
         f"{_PAIRING}:password",
@@ -246,6 +247,7 @@ VERBS: tuple[Verb, ...] = (
         (),
         (("--range", "text"), JSON),
     ),
+    Verb(("alerts", "show"), f"{_KEEPING}:alerts_show", "What came of the last alerts of each way.", (), (JSON,)),
     Verb(("alerts", "test"), f"{_KEEPING}:alerts_test", "Send a test alert by every way.", (), (JSON,)),
     Verb(("top",), "lbfast.cli.top:top", "A live screen of services, servers and events."),
     Verb(("version",), f"{_READING}:version", "The version of this program and of the running lbfast.", (), (JSON,)),

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
 from lbfast.config.commit import MOST_REALS, MOST_SERVICES, ids_of
 from lbfast.config.ids import KnownIds, assign_ids
 from lbfast.config.layout import Layout, ListenerSpec
+from lbfast.config.own import own_of, with_own
 from lbfast.config.publish import Placed
 from lbfast.config.store import Loaded, parse
 
@@ -35,6 +36,7 @@ def pack_candidate(candidate: Candidate) -> int:
         "ids": [[*key, str(identity)] for key, identity in ids_of(candidate.placed.config).ids.items()],
         "services": list(layout.services.items()),
         "reals": [[*key, slot] for key, slot in layout.reals.items()],
+        "own": own_of(candidate.placed.config),
         "next": [layout.next_service, layout.next_real],
     }
     fd = os.memfd_create("candidate", os.MFD_CLOEXEC)
@@ -60,6 +62,8 @@ def unpack_candidate(fd: int) -> Candidate:
 
 def _unpack(document: dict[str, Any]) -> Candidate:
     loaded = parse(document["text"], document["file"])
+    if "own" in document:  # an earlier release does not say
+        loaded = replace(loaded, config=with_own(loaded.config, document["own"]))
     known = KnownIds({(service, real): UUID(text) for service, real, text in document["ids"]})
     config, _ = assign_ids(loaded.config, known)
     services = {label: int(slot) for label, slot in document["services"]}

@@ -37,7 +37,7 @@ from lbfast.config.steps import (
 from lbfast.model.appliance import Config, WebSettings
 from lbfast.model.service import FALLBACK_LABEL, FallbackServer, RealServer, VirtualService
 
-_UPKEEP = ("alerts", "backup")
+_UPKEEP = ("alerts", "backup", "graphs")
 MOST_SERVICES = 4_096
 MOST_REALS = 32_768
 _REST = 4  # as many times the slots in use are gone through before one is used again

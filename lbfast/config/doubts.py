@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from ipaddress import ip_address
+from typing import Final
 
 from lbfast.config.checks import Finding, server_paths
 from lbfast.config.errors import KeyPath, render_value
 from lbfast.model.addresses import join_address
 from lbfast.model.appliance import Config
 from lbfast.model.durations import render_duration
+from lbfast.model.series import most_bytes, series_of
 from lbfast.model.service import FallbackServer, VirtualService
+
+MUCH_FOR_GRAPHS: Final = 1_000_000_000  # bytes
 
 
 def find_doubts(config: Config) -> Iterator[Finding]:
     """Everything worth a second look."""
+    yield from _doubts_of_graphs(config)
+    if config.web is not None and not config.web.tls and not ip_address(config.web.address).is_loopback:
+        yield Finding(("web", "tls"), "false", "true: without it passwords can be read by whoever is on the way")
     for index, service in enumerate(config.virtual_services):
         yield from _doubts_of(("virtual_service", index), service)
+
+
+def _doubts_of_graphs(config: Config) -> Iterator[Finding]:
+    series = series_of(len(service.real_servers) for service in config.virtual_services)
+    size = most_bytes(series, config.graphs.levels)
+    if size > MUCH_FOR_GRAPHS:
+        expected = "shorter times, unless the disk has room for that"
+        yield Finding(("graphs",), f"up to {size / 1e9:.1f} GB on disk for {series} series", expected)
 
 
 def _doubts_of(path: KeyPath, service: VirtualService) -> Iterator[Finding]:

@@ -41,10 +41,13 @@ class ConfigError(Exception):
 
 def printable(text: str) -> str:
     """``text`` with everything escaped that could fool a terminal or a log, and cut to a readable length."""
-    shown = "".join(
-        character if character.isprintable() else _escape(character) for character in text[: _LONGEST_SHOWN + 1]
-    )
+    shown = printable_whole(text[: _LONGEST_SHOWN + 1])
     return shown if len(text) <= _LONGEST_SHOWN else f"{shown[:_LONGEST_SHOWN]}..."
+
+
+def printable_whole(text: str) -> str:
+    """The same without the cut: the name of a file has to be found again."""
+    return "".join(character if character.isprintable() else _escape(character) for character in text)
 
 
 def _escape(character: str) -> str:

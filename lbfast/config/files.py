@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 
 def write_atomically(path: Path, content: bytes, mode: int, *, outlives_power: bool = True) -> None:
@@ -28,6 +31,21 @@ def write_atomically(path: Path, content: bytes, mode: int, *, outlives_power: b
         raise
     if outlives_power:
         _sync_directory(path.parent)
+
+
+def keep_note(path: Path, document: Mapping[str, Any] | None, mode: int) -> None:
+    """One JSON document, or no file at all when there is nothing to note."""
+    if document is None:
+        path.unlink(missing_ok=True)
+    else:
+        write_atomically(path, json.dumps(document).encode(), mode=mode)
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    """At most so much of a regular file, never of what a link names: root reads what control may write."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(fd, "rb") as stream:
+        return stream.read(most)
 
 
 def open_to_read(path: Path) -> list[int]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from lbfast.config.errors import ConfigError, KeyPath, Problem, printable, render_key
+from lbfast.config.errors import ConfigError, KeyPath, Problem, printable, printable_whole, render_key
 from lbfast.config.lines import Lines
 
 MOST_BYTES = 64 * 1024 * 1024
@@ -39,7 +39,7 @@ class Source:
 def read_source(path: str | os.PathLike[str]) -> Source:
     """Read and parse a file; ConfigError for whatever is not a regular file of well-formed UTF-8 TOML."""
     file = os.fspath(path)
-    return parse_source(_decode(_read(file), printable(file)), printable(file))
+    return parse_source(_decode(_read(file), printable_whole(file)), printable_whole(file))
 
 
 def parse_source(text: str, file: str) -> Source:
@@ -74,15 +74,15 @@ def _read(file: str) -> bytes:
 def _refuse_odd_file(file: str, status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
         found = "a directory" if stat.S_ISDIR(status.st_mode) else "something that is not a regular file"
-        raise ConfigError([Problem(printable(file), None, "", found, _READABLE)])
+        raise ConfigError([Problem(printable_whole(file), None, "", found, _READABLE)])
     if status.st_size > MOST_BYTES:
         expected = f"at most {MOST_BYTES // 1024 // 1024} MiB of configuration"
-        raise ConfigError([Problem(printable(file), None, "", f"{status.st_size} bytes", expected)])
+        raise ConfigError([Problem(printable_whole(file), None, "", f"{status.st_size} bytes", expected)])
 
 
 def _unreadable(file: str, error: OSError | ValueError) -> ConfigError:
     found = error.strerror if isinstance(error, OSError) else str(error)
-    return ConfigError([Problem(printable(file), None, "", str(found).lower(), _READABLE)])
+    return ConfigError([Problem(printable_whole(file), None, "", str(found).lower(), _READABLE)])
 
 
 def _decode(content: bytes, file: str) -> str:

@@ -8,6 +8,8 @@ from typing import Final
 
 from lbfast.control.alert_groups import Alert
 
+OWN: Final = ("", "")  # in place of a virtual service and a real server, none of which have an empty label
+OWN_TEXT: Final = "the certificate of the web interface"
 DAYS: Final = (30, 14, 7, 3, 1, 0)
 
 
@@ -42,8 +44,11 @@ class AlertWatch:
         self._certificates: dict[tuple[str, str], int] = {}
         self._full: set[str] = set()
 
-    def look(self, services: Iterable[ServiceFact], at: str) -> list[Alert]:
+    def look(self, services: Iterable[ServiceFact], at: str, own_ends_in: float | None = None) -> list[Alert]:
+        """``own_ends_in``: seconds to the end of the web interface's certificate, when that is known."""
         alerts: list[Alert] = []
+        if when := self._is_ending(OWN, own_ends_in):
+            alerts.append(Alert("certificate", OWN_TEXT, f"{OWN_TEXT} {when}", at))
         seen = list(services)
         for service in seen:
             alerts += self._look_at_service(service, at)
@@ -77,22 +82,27 @@ class AlertWatch:
         return [Alert(kind, service, text, at, service, real.label)]
 
     def _look_at_certificate(self, service: str, real: RealFact, at: str) -> list[Alert]:
-        """Once for each of the days before the end that are told."""
-        if real.certificate_ends_in is None or not self._certificate_days:
+        when = self._is_ending((service, real.label), real.certificate_ends_in)
+        if not when:
             return []
-        left = real.certificate_ends_in / 86_400
-        steps = sorted({self._certificate_days, *(each for each in DAYS if each < self._certificate_days)})
-        step = next((each for each in steps if left <= each), None)
-        before = self._certificates.get((service, real.label))
-        if step is None:
-            self._certificates.pop((service, real.label), None)
-            return []
-        self._certificates[service, real.label] = step
-        if before is not None and step >= before:
-            return []
-        when = "has ended" if left <= 0 else f"ends in {left:.0f} days" if left >= 1 else "ends within a day"
         text = f"the certificate of {real.label} of {service} {when}"
         return [Alert("certificate", f"certificates of {service}", text, at, service, real.label)]
+
+    def _is_ending(self, key: tuple[str, str], ends_in: float | None) -> str:
+        """When, once for each of the days before the end that are told; else nothing."""
+        if ends_in is None or not self._certificate_days:
+            return ""
+        left = ends_in / 86_400
+        steps = sorted({self._certificate_days, *(each for each in DAYS if each < self._certificate_days)})
+        step = next((each for each in steps if left <= each), None)
+        before = self._certificates.get(key)
+        if step is None:
+            self._certificates.pop(key, None)
+            return ""
+        self._certificates[key] = step
+        if before is not None and step >= before:
+            return ""
+        return "has ended" if left <= 0 else f"ends in {left:.0f} days" if left >= 1.5 else "ends within a day"
 
     def _look_at_table(self, service: ServiceFact, at: str) -> list[Alert]:
         if service.fullness is None or not self._table_percent:
@@ -108,7 +118,7 @@ class AlertWatch:
     def _forget(self, known: Mapping[str, set[str]]) -> None:
         """What is not configured any more."""
         for table in (self._reals, self._certificates):
-            for key in [key for key in table if key[1] not in known.get(key[0], ())]:
+            for key in [key for key in table if key != OWN and key[1] not in known.get(key[0], ())]:
                 table.pop(key)
         self._services = {label: is_up for label, is_up in self._services.items() if label in known}
         self._full &= set(known)

@@ -1,4 +1,4 @@
-"""Sends an alert message by e-mail, webhook and syslog.  Blocking: called in a thread."""
+"""Sends an alert message by e-mail, webhook and the local syslog.  Blocking: called in a thread."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from lbfast.control.alert_groups import AlertMessage
+from lbfast.control.alert_syslog import send_syslog
 from lbfast.control.log_targets import DEV_LOG, FACILITY_DAEMON, IDENTIFIER
 from lbfast.model.upkeep import AlertSettings, MailSettings
 
@@ -36,6 +37,8 @@ def ways_of(settings: AlertSettings, host: str) -> dict[str, Way]:
         ways["webhook"] = lambda message: post(url, message, host)
     if settings.syslog:
         ways["syslog"] = lambda message: write_syslog(message)
+    if (server := settings.syslog_server) is not None:
+        ways["syslog server"] = lambda message: send_syslog(server, message, host)
     return ways
 
 

@@ -18,10 +18,12 @@ from lbfast.model.state import Admin, Health
 
 if TYPE_CHECKING:
     from lbfast.control.catalog import RealInfo, ServiceInfo
+    from lbfast.control.own_certificate import OwnCertificate
+    from lbfast.model.appliance import WebSettings
     from lbfast.model.upkeep import AlertSettings
 
 LOOK_S: Final = 2.0
-TABLES_EVERY: Final = 30  # looks
+TABLES_EVERY: Final = 30  # looks; the certificate of the web interface as well
 PER_PAUSE: Final = 100
 MOST_WAITING: Final = 200  # messages
 RETRIES: Final = (10.0, 60.0, 300.0)
@@ -50,8 +52,9 @@ class WayMark:
 class Alerting:
     """Whoever is to be told is told late rather than twice, and nobody waits for a mail server."""
 
-    def __init__(self, engine: Engine, settings: AlertSettings) -> None:
+    def __init__(self, engine: Engine, settings: AlertSettings, own: OwnCertificate) -> None:
         self._engine = engine
+        self._own = own
         self._host = socket.gethostname()
         self._looks = 0
         self._failing: set[str] = set()
@@ -66,8 +69,9 @@ class Alerting:
         wait, interval = settings.group_wait / 1_000, settings.repeat_after / 1_000
         self._groups = AlertGroups(wait, interval, settings.most_per_hour)
 
-    def replace(self, settings: AlertSettings) -> None:
+    def replace(self, settings: AlertSettings, web: WebSettings | None) -> None:
         """A commit stands; incidents begin anew only when something about alerts was changed."""
+        self._own.replace(web)
         if settings != self._settings:
             self._start(settings)
 
@@ -92,7 +96,8 @@ class Alerting:
         """Send a message by every way now; what came of each."""
         if not self._settings.is_on:
             raise ControlError(
-                "refused", "no way to send alerts is configured: [alerts] has no email, webhook or syslog"
+                "refused",
+                "no way to send alerts is configured: [alerts] has no email, webhook, syslog or syslog_server",
             )
         alert = Alert("test", "test", "this is a test of the alerts of lbfast", self._engine.clock.now_iso())
         message = AlertMessage("test", (alert,))
@@ -121,7 +126,10 @@ class Alerting:
             if number % PER_PAUSE == PER_PAUSE - 1:
                 await asyncio.sleep(0)
             facts.append(self._fact(service, with_table=are_tables_due))
-        for alert in self._watch.look(facts, self._engine.clock.now_iso()):
+        own_ends_in = None
+        if are_tables_due and (ends_at := await asyncio.to_thread(self._own.ends_at)) is not None:
+            own_ends_in = ends_at - self._engine.clock.wall().timestamp()
+        for alert in self._watch.look(facts, self._engine.clock.now_iso(), own_ends_in):
             self._groups.offer(alert, _now())
 
     def _fact(self, service: ServiceInfo, *, with_table: bool) -> ServiceFact:

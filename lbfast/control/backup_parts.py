@@ -172,14 +172,23 @@ def _write_users(path: Path, rows: list[tuple[str, dict[str, Any]]]) -> list[str
     with closing(sqlite3.connect(path, timeout=5.0)) as store:
         try:
             with store:
-                store.execute("DELETE FROM sessions")
+                _end_sessions(store, rows)
                 for table in _TABLES:
                     store.execute(f"DELETE FROM {table}")  # noqa: S608
                 for table, row in rows:
                     _insert(store, table, row)
         except sqlite3.Error as error:
             raise OSError(f"the users could not be restored: {error}") from error
-    return ["users and API keys are those of the backup; everybody has to log in again"]
+    return ["users and API keys are those of the backup; whose password or role differs has to log in again"]
+
+
+def _end_sessions(store: sqlite3.Connection, rows: list[tuple[str, dict[str, Any]]]) -> None:
+    """Of all but those whose password, role and second factor stay: who restores must be there to keep it."""
+    before = {name: tuple(rest) for name, *rest in store.execute("SELECT name, password, role, totp FROM users")}
+    users = [row for table, row in rows if table == "users" and isinstance(row.get("name"), str)]
+    keys = ("password", "role", "totp")
+    same = [row["name"] for row in users if before.get(row["name"]) == tuple(row.get(key) for key in keys)]
+    store.execute(f"DELETE FROM sessions WHERE user NOT IN ({', '.join('?' * len(same))})", same)  # noqa: S608
 
 
 def _insert(store: sqlite3.Connection, table: str, row: dict[str, Any]) -> None:

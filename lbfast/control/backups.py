@@ -153,7 +153,7 @@ class Backups:
             self._engine.announce(f"an unfinished restore cannot be read and is forgotten: {error}")
             self._forget()
             return
-        running = next((it for it in self._commits.store.all() if it.number == self._commits.version), None)
+        running = self._commits.store.get(self._commits.version)
         if running is None or running.file != f"backup {digest}":
             self._forget()
             self._engine.announce("a restore was interrupted before its configuration stood: nothing was restored")

@@ -43,8 +43,11 @@ async def commit(
     return await _commits(engine).commit(wish)
 
 
-def confirm(engine: Engine, caller: Caller) -> Result:
-    return _commits(engine).confirm(caller.user)
+async def confirm(engine: Engine, caller: Caller) -> Result:
+    result = _commits(engine).confirm(caller.user)
+    if engine.pair is not None:
+        await engine.pair.confirmed()
+    return result
 
 
 async def revert(engine: Engine, caller: Caller, version: int | None = None, reason: str = "") -> Result:

@@ -9,33 +9,31 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
-from lbfast.config.aside import keep_aside
 from lbfast.config.candidate import Candidate, pack_candidate
 from lbfast.config.commit import Plan, PlanError, ids_of, plan_commit
 from lbfast.config.errors import ConfigError
 from lbfast.config.id_file import FILE_NAME, load_ids, save_ids
 from lbfast.config.ids import Key, KnownIds, assign_ids
 from lbfast.config.impact import CUT, Impact, impact
+from lbfast.config.own import keep_own_settings, with_changes
 from lbfast.config.publish import Placed, publish_new_reals, publish_reals, publish_services
+from lbfast.config.source import parse_source
 from lbfast.config.steps import LIVE_KEYS, ChangeWorkers, RemoveReal
 from lbfast.config.store import Loaded, parse
-from lbfast.config.versions import Version, VersionStore
+from lbfast.config.taken import note_taken
+from lbfast.config.unconfirmed import Unconfirmed
+from lbfast.config.versions import ASIDE, Version, VersionStore
 from lbfast.control.catalog import catalog_of
-from lbfast.control.confirm import NAME as CONFIRM_NAME
-from lbfast.control.confirm import (
-    Unconfirmed,
-    decode_unconfirmed,
-    forget_unconfirmed,
-    load_unconfirmed,
-    save_unconfirmed,
-)
+from lbfast.control.certificate_file import certificate_fault
+from lbfast.control.confirm import AGAIN_S, Waiting
 from lbfast.control.difference import differing_lines
 from lbfast.control.engine import Engine
 from lbfast.control.facts import busy_slots, facts_of
@@ -48,8 +46,6 @@ from lbfast.model.appliance import Config
 if TYPE_CHECKING:
     from lbfast._table import Table
 
-RETRY_REVERT_S: Final = 10.0
-LOCAL_KEYS: Final = ("workers", "pin_workers", "log")  # of a box, not of the pair
 Report = dict[str, Any]
 
 
@@ -66,6 +62,8 @@ class Wish:
     confirm: float | None = None  # seconds
     cut_after: float | None = None  # seconds; then what is left on servers that were removed gently is cut
     replica_ids: Mapping[Key, UUID] | None = None  # of the peer that has committed it: its identities win
+    kept: Version | None = None  # as both boxes of a pair keep it: the same number, author and time
+    waits: Unconfirmed | None = None  # of the peer: what it has committed waits there to be confirmed
 
 
 @dataclass(frozen=True)
@@ -102,9 +100,8 @@ class Commits:
         self._state_dir = state_dir
         self._swapped = swapped
         self._lock = asyncio.Lock()
-        self._deadline: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
-        self.unconfirmed: Unconfirmed | None = None
+        self._waiting = Waiting(state_dir, engine.clock, self._begin_revert)
         self._removals = Removals(
             state_dir,
             engine.shared.table,
@@ -120,24 +117,22 @@ class Commits:
         if self.version:
             self.store.drop_after(self.version)
         self._removals.start(asyncio.get_running_loop())
-        lost = "a commit that waited to be confirmed stands, and does not revert by itself any more"
-        if damage := keep_aside(self._state_dir / CONFIRM_NAME, decode_unconfirmed, lost):
+        pair = self._engine.pair
+        # The peer may know better what has become of what waits: time to hear that.
+        least = AGAIN_S if pair is not None and pair.is_paired else 0.0
+        if damage := self._waiting.start(asyncio.get_running_loop(), self.version, least):
             self._engine.announce(damage)
-        kept = load_unconfirmed(self._state_dir)
-        if kept is None:
-            return
-        if kept.version != self.version:
-            forget_unconfirmed(self._state_dir)
-            return
-        self._watch(kept)
 
     async def stop(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
+        self._waiting.stop()
         self._removals.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    @property
+    def unconfirmed(self) -> Unconfirmed | None:
+        return self._waiting.unconfirmed
 
     # --- verbs ----------------------------------------------------------------
 
@@ -155,7 +150,14 @@ class Commits:
     def confirm(self, by: str) -> Report:
         if self.unconfirmed is None:
             raise ControlError("nothing_pending", f"nothing waits to be confirmed: version {self.version} stands")
-        self._settle()
+        if self._tasks:
+            raise ControlError("busy", "a commit or a revert is under way; try again")
+        pair = self._engine.pair
+        try:
+            self._waiting.confirm(by, for_peer=pair is not None and pair.is_paired)
+        except OSError as error:
+            message = f"not confirmed: {self._state_dir} cannot be written to ({error.strerror})"
+            raise ControlError("internal", message) from error
         self._engine.announce(f"version {self.version} confirmed by {by}")
         return {"version": self.version}
 
@@ -212,8 +214,7 @@ class Commits:
         remembered = load_ids(self._state_dir / FILE_NAME).known
         known = KnownIds({**remembered.ids, **ids_of(self.running.config).ids, **(wish.replica_ids or {})})
         config, known = assign_ids(loaded.config, known)
-        if wish.replica_ids is not None:
-            config = config.model_copy(update={key: getattr(self.running.config, key) for key in LOCAL_KEYS})
+        config = self._with_own(config, loaded, is_replica=wish.replica_ids is not None)
         try:
             busy = busy_slots(self._engine.shared, self.running)
             plan = plan_commit(self.running.config, self.running.layout, config, *busy)
@@ -222,6 +223,15 @@ class Commits:
         candidate = Placed(config, plan.layout)
         facts = facts_of(self._engine.shared, self._engine.catalog, plan, self.running, candidate)
         return _Planned(wish, loaded, candidate, known, plan, impact(plan, facts, wish.removed))
+
+    def _with_own(self, config: Config, loaded: Loaded, *, is_replica: bool) -> Config:
+        """The text that runs may be the peer's: what is this box's own changes only with an edit made here."""
+        data = loaded.source.data
+        try:
+            before = data if is_replica else parse_source(self.text_of(self.version), "").data
+        except (ConfigError, ControlError):  # not kept any more: everything counts as an edit
+            return config
+        return with_changes(config, self.running.config, data, before)
 
     def _check_against(self, wish: Wish) -> None:
         if wish.against is None or wish.against == self.version:
@@ -248,9 +258,14 @@ class Commits:
         pair = self._engine.pair
         if pair is None or not pair.is_paired or wish.replica_ids is not None:
             return await self._commit_locked(wish)
+        self._check_settled(wish)
         planned = self._plan(wish)  # what is wrong is told before the peer is asked
+        if not planned.plan.steps and self._is_running(wish):
+            return await self._commit_locked(wish)
+        kept = self._version_of(planned, self.version + 1)
+        wish = replace(wish, kept=kept, waits=self._waits_for(wish, kept.number))
         ids = [[*key, str(identity)] for key, identity in ids_of(planned.candidate.config).ids.items()]
-        return await pair.commit_both(wish, ids, lambda: self._commit_locked(wish))
+        return await pair.commit_both(wish, ids, self._engine.clock.wall(), lambda: self._commit_locked(wish))
 
     async def _commit_locked(self, wish: Wish) -> Report:
         if self._lock.locked():
@@ -265,18 +280,19 @@ class Commits:
                 raise
 
     async def _commit(self, wish: Wish) -> Report:
-        reverts = self.unconfirmed is not None and wish.file == f"version {self.unconfirmed.before}"
-        if self.unconfirmed is not None and not reverts:
-            raise ControlError("busy", f"version {self.version} waits to be confirmed: `confirm` or `revert` it first")
+        self._check_settled(wish)
         planned = self._plan(wish)
         if fixed := [key for step in planned.plan.of(ChangeWorkers) for key in step.keys if key not in LIVE_KEYS]:
             raise ControlError("refused", f"{', '.join(fixed)}: cannot be changed while running; restart lbfast")
         self._check_log(planned)
+        self._check_certificate(planned)
+        version = self._number(planned)
         report = self._report(planned) | {"before": self.version, "confirm_until": None}
-        if not planned.plan.steps and wish.text == self.store.text(self.version):
+        if not planned.plan.steps and self._is_running(wish):
             return report
-        sticks = await self._open(planned)
-        self._keep(planned)
+        sticks = await self._open(planned, version.number)
+        waits = self._waits_for(wish, version.number) or wish.waits
+        self._keep(planned, version, waits)
         try:
             publish_new_reals(self._table, self.running, planned.candidate)
             coming = catalog_of(planned.candidate.config, planned.candidate.layout)
@@ -288,10 +304,35 @@ class Commits:
             self.line.cancel(True)
             self._unpublish(sticks)
             raise
-        self.version += 1
+        self.version = version.number
         old, self.running = self.running, planned.candidate
+        self._waiting.begin(waits)
         await self._wind_up(planned, old, answer)
         return report | {"version": self.version, "confirm_until": self._until()}
+
+    def _check_settled(self, wish: Wish) -> None:
+        """One that waits to be confirmed is decided first; what the peer has committed is decided there."""
+        waits = self.unconfirmed
+        if waits is None or wish.replica_ids is not None or wish.file == f"version {waits.before}":
+            return
+        raise ControlError("busy", f"version {self.version} waits to be confirmed: `confirm` or `revert` it first")
+
+    def _is_running(self, wish: Wish) -> bool:
+        """Whether nothing is to be done: this text runs, and is kept as the peer keeps it."""
+        if wish.text != self.store.text(self.version):
+            return False
+        return wish.replica_ids is None or wish.kept is None or wish.kept == self.store.get(self.version)
+
+    def _version_of(self, planned: _Planned, number: int) -> Version:
+        wish, now = planned.wish, self._engine.clock.wall()
+        return Version(number, now.isoformat(timespec="seconds"), wish.by, wish.reason, wish.file, planned.words)
+
+    def _number(self, planned: _Planned) -> Version:
+        """As it will be kept: what the peer has committed as the peer keeps it, also with a number below ours."""
+        kept, number = planned.wish.kept, self.version + 1
+        if kept is None:
+            return self._version_of(planned, number)
+        return kept if planned.wish.replica_ids is not None else replace(kept, number=number)
 
     def _check_log(self, planned: _Planned) -> None:
         """A log file that this process cannot write to refuses the commit: records must not get lost by an edit."""
@@ -300,8 +341,15 @@ class Commits:
             problem = planned.loaded.problem(("log", "file"), f'"{log.file}"', why)
             raise ControlError("bad_config", str(problem))
 
-    async def _open(self, planned: _Planned) -> dict[int, Any]:
-        memfd = pack_candidate(Candidate(planned.loaded, planned.candidate, self.version + 1))
+    def _check_certificate(self, planned: _Planned) -> None:
+        """One that the web interface, which has the rights of this process, cannot use would end it."""
+        web = planned.candidate.config.web
+        if web != self.running.config.web and (fault := certificate_fault(web)):
+            problem = planned.loaded.problem(("web", fault.key), fault.found, fault.expected)
+            raise ControlError("bad_config", str(problem))
+
+    async def _open(self, planned: _Planned, number: int) -> dict[int, Any]:
+        memfd = pack_candidate(Candidate(planned.loaded, planned.candidate, number))
         try:
             return await self.line.open(memfd)
         except BaseException:
@@ -310,22 +358,38 @@ class Commits:
         finally:
             os.close(memfd)
 
-    def _keep(self, planned: _Planned) -> None:
+    def _keep(self, planned: _Planned, version: Version, waits: Unconfirmed | None) -> None:
         """Everything that must be on disk before the commit stands; on a failure nothing was changed."""
-        wish, number = planned.wish, self.version + 1
-        now = self._engine.clock.wall()
-        version = Version(number, now.isoformat(timespec="seconds"), wish.by, wish.reason, wish.file, planned.words)
+        wish = planned.wish
         try:
             save_ids(self._state_dir / FILE_NAME, planned.known)
+            if self.store.text(version.number) not in (None, wish.text):
+                self.put_aside([version.number])
+            keep_own_settings(self._state_dir, planned.candidate.config, version.number)
             self.store.add(version, wish.text)
-            if wish.confirm is not None:
-                until = (now + timedelta(seconds=wish.confirm)).isoformat()
-                save_unconfirmed(self._state_dir, Unconfirmed(number, self.version, wish.by, until, wish.confirm))
+            if waits is not None:
+                self._waiting.keep(waits)
         except OSError as error:
             self.line.cancel(False)
+            self._waiting.restore()
+            self._keep_settings_again()
             raise ControlError(
                 "internal", f"nothing was changed: {self._state_dir} cannot be written to ({error.strerror})"
             ) from error
+
+    def _waits_for(self, wish: Wish, number: int) -> Unconfirmed | None:
+        if wish.confirm is None:
+            return None
+        until = (self._engine.clock.wall() + timedelta(seconds=wish.confirm)).isoformat()
+        return Unconfirmed(number, self.version, wish.by, until, wish.confirm)
+
+    def put_aside(self, numbers: Sequence[int]) -> None:
+        """Versions of this box that the peer does not know give way to the pair's history; OSError when they cannot."""
+        if moved := self.store.put_aside(numbers):
+            which = ", ".join(map(str, moved))
+            self._engine.announce(
+                f"the history is the pair's: version {which} of this box alone is kept in {self._state_dir / ASIDE}"
+            )
 
     def _publish(self, planned: _Planned, sticks: dict[int, Any]) -> None:
         """Real servers, their admin state, then the services that name them: no await in between."""
@@ -342,6 +406,8 @@ class Commits:
     def _unpublish(self, sticks: dict[int, Any]) -> None:
         """The supervisor puts the table back; this is our own part."""
         self.store.drop_after(self.version)
+        self._waiting.restore()
+        self._keep_settings_again()
         shared: Any = self._engine.shared
         for slot in sticks:
             shared.sticks.pop(slot, None)
@@ -349,14 +415,17 @@ class Commits:
         self._engine.book.forget_deadlines()
         self._engine.book.restore(self._engine.catalog)
 
+    def _keep_settings_again(self) -> None:
+        with suppress(OSError):
+            keep_own_settings(self._state_dir, self.running.config, self.version)
+
     async def _wind_up(self, planned: _Planned, old: Placed, answer: asyncio.Future[Any]) -> None:
         wish, engine = planned.wish, self._engine
         text = f"version {self.version} committed by {wish.by}" + (f": {wish.reason}" if wish.reason else "")
-        engine.announce(f"{text}; {len(planned.plan.steps)} steps; {planned.impact.lines[0]}")
-        self._settle()
-        if wish.confirm is not None and (kept := load_unconfirmed(self._state_dir)) is not None:
-            self._watch(kept)
+        count = len(planned.plan.steps)
+        engine.announce(f"{text}; {count} step{'' if count == 1 else 's'}; {planned.impact.lines[0]}")
         self._swapped(planned.candidate.config)
+        self._note(wish)
         try:
             await self.line.wait_activated(answer)
         except (TimeoutError, ControlError) as error:
@@ -365,6 +434,16 @@ class Commits:
         if wish.cut_after is not None and (gone := planned.plan.of(RemoveReal)):
             removed = [(step.slot, f"{step.label!r} / {step.real!r}") for step in gone]
             self._removals.add(removed, wish.cut_after, asyncio.get_running_loop())
+
+    def _note(self, wish: Wish) -> None:
+        """What is on disk for the next start, beside the version itself."""
+        try:
+            self.put_aside([number for number in self.store.numbers() if number > self.version])
+            given = os.path.abspath(self._engine.about.config)
+            if wish.replica_ids is None and wish.file in (given, self._engine.about.config):
+                note_taken(self._state_dir, given, wish.text)
+        except OSError as error:
+            self._engine.announce(f"{self._state_dir} cannot be written to ({error.strerror})", "process")
 
     def _forget_removed(self, planned: _Planned, old: Placed) -> None:
         """Entries of removed servers, and tables of services that have none any more."""
@@ -381,33 +460,23 @@ class Commits:
 
     # --- confirm --------------------------------------------------------------
 
-    def _settle(self) -> None:
-        """Nothing waits any more."""
-        if self._deadline is not None:
-            self._deadline.cancel()
-        if self.unconfirmed is not None:
-            forget_unconfirmed(self._state_dir)
-        self._deadline, self.unconfirmed = None, None
-
-    def _watch(self, unconfirmed: Unconfirmed) -> None:
-        self.unconfirmed = unconfirmed
-        delay = unconfirmed.remaining(self._engine.clock.wall())
-        self._deadline = asyncio.get_running_loop().call_later(delay, self._begin_revert)
-
     def _begin_revert(self) -> None:
         task = asyncio.get_running_loop().create_task(self._revert_unconfirmed())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _revert_unconfirmed(self) -> None:
-        waits = self.unconfirmed
+        waits, pair = self.unconfirmed, self._engine.pair
         if waits is None:
+            return
+        if pair is not None and pair.edited_on() is not None:  # that box reverts it, on both
+            self._waiting.put_off()
             return
         try:
             await self.revert(waits.before, "lbfast", f"version {waits.version} was not confirmed")
         except ControlError as error:
             self._engine.announce(f"version {waits.version} was not confirmed, but cannot be reverted: {error.message}")
-            self._deadline = asyncio.get_running_loop().call_later(RETRY_REVERT_S, self._begin_revert)
+            self._waiting.put_off()
 
     def _until(self) -> str | None:
         return None if self.unconfirmed is None else self.unconfirmed.deadline_at
@@ -418,5 +487,5 @@ def commit_file(path: str, fd: int | None = None) -> Wish:
 
     ``fd``: the same file, opened by somebody with the right to; closed here.
     """
-    with open(path if fd is None else fd, encoding="utf-8-sig") as stream:
+    with open(path if fd is None else fd, encoding="utf-8-sig", newline="") as stream:  # as a start reads it
         return Wish(stream.read(), path, "SIGHUP")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -44,7 +45,7 @@ def load_draft(state_dir: Path) -> tuple[Draft | None, str]:
     """What is kept; and what was wrong with the file, which is then moved aside."""
     path = state_dir / NAME
     try:
-        return _decode(json.loads(path.read_bytes())), ""
+        return decode_draft(json.loads(path.read_bytes())), ""
     except FileNotFoundError:
         return None, ""
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -66,7 +67,17 @@ def forget_draft(state_dir: Path) -> None:
     (state_dir / NAME).unlink(missing_ok=True)
 
 
-def _decode(document: Any) -> Draft:
+def put_draft_aside(state_dir: Path) -> Path:
+    """It gives way to the peer's, and can still be looked at; the one that gave way before is dropped."""
+    path = state_dir / NAME
+    aside = path.with_name("candidate-aside.json")
+    with suppress(FileNotFoundError):
+        path.replace(aside)
+    return aside
+
+
+def decode_draft(document: Any) -> Draft:
+    """What is on disk, or what the peer has sent; an exception for what is none.  A later release may say more."""
     changes = tuple(Change(str(it["at"]), str(it["by"]), str(it["text"])) for it in document["changes"])
     if not isinstance(document["text"], str):
         raise ValueError("text is not text")

@@ -14,7 +14,7 @@ from lbfast.config.source import parse_source
 from lbfast.config.store import Loaded, validate
 from lbfast.control.commits import Commits, Report, Wish
 from lbfast.control.difference import differing_lines
-from lbfast.control.draft_file import Change, Draft, forget_draft, load_draft, save_draft
+from lbfast.control.draft_file import Change, Draft, forget_draft, load_draft, put_draft_aside, save_draft
 from lbfast.control.protocol import ControlError
 
 if TYPE_CHECKING:
@@ -137,6 +137,25 @@ class Drafts:
                 self._forget()
                 self._engine.announce(f"{len(draft.changes)} changes of the candidate discarded by {by}")
             return self.show(with_text=False)
+
+    async def take(self, draft: Draft | None, *, keep_own: bool) -> None:
+        """The peer's candidate, or that it has none, in place of ours; ``keep_own``: beside it, nobody has seen it."""
+        async with self._lock:
+            if draft == self._draft:
+                return
+            kept = f"; that of this box is kept in {put_draft_aside(self._state_dir)}" if keep_own else ""
+            if draft is None:
+                self._forget()
+            else:
+                self._keep(draft)
+            by = ", ".join(sorted({change.by for change in draft.changes})) if draft else ""
+            what = f"the candidate, edited by {by}, was" if draft else "that there is no candidate was"
+            self._engine.announce(f"{what} taken over from the peer{kept}")
+
+    @property
+    def kept(self) -> Draft | None:
+        """What is on disk: None without edits."""
+        return self._draft
 
     def _check_tag(self, draft: Draft, tag: str | None) -> None:
         if tag is not None and tag != draft.tag:

@@ -101,11 +101,16 @@ class EventStream:
         self._others: deque[tuple[int, Record]] = deque(maxlen=KEEP)  # no flood of connections pushes these out
         self._order = count()
         self._followers: set[Follower] = set()
+        self._quiet: set[Follower] = set()  # those that leave connections out, and so cost none of them anything
         self.listeners: list[Callable[[Record], None]] = []  # told of every record that is not a connection's
         self.watchers: list[Callable[[Event], None]] = []  # and of every connection's event that was decoded
         self.suppressed = 0  # records kept out of the log by the rate limit, ever
         self.skipped = 0  # events dropped undecoded, ever
         self.asked: Callable[[], None] = lambda: None  # somebody wants to see events: look for new ones now
+
+    def set_logging(self, is_logging: bool) -> None:
+        """Whether anything becomes of a record that is submitted from now on."""
+        self._is_logging = is_logging
 
     def set_limit(self, limit: RateLimit) -> None:
         """Another limit from now on; what the old one kept out is told first."""
@@ -116,29 +121,33 @@ class EventStream:
     def followers(self) -> int:
         return len(self._followers)
 
-    def newest(self, limit: int) -> list[Record]:
+    def newest(self, limit: int, *, connections: bool = True) -> list[Record]:
         """The newest kept records, oldest first; up to half of them are not of connections, however many those are."""
         self.asked()
         if limit <= 0:
             return []
-        connections = _last(self._connections, limit - min(len(self._others), limit // 2))
-        others = _last(self._others, limit - len(connections))
-        made = ((order, it.make() if isinstance(it, Unmade) else it) for order, it in connections)
+        room = limit - min(len(self._others), limit // 2) if connections else 0
+        of_connections = _last(self._connections, room)
+        others = _last(self._others, limit - len(of_connections))
+        made = ((order, it.make() if isinstance(it, Unmade) else it) for order, it in of_connections)
         return [record for _, record in merge(made, others, key=itemgetter(0))]
 
-    def follow(self) -> Follower:
+    def follow(self, *, connections: bool = True) -> Follower:
         follower = Follower()
-        self._followers.add(follower)
+        (self._followers if connections else self._quiet).add(follower)
         self.asked()
         return follower
 
     def unfollow(self, follower: Follower) -> None:
         self._followers.discard(follower)
+        self._quiet.discard(follower)
 
     def publish(self, record: Record) -> None:
         """An administrative, health or process record: always logged."""
         self._others.append((next(self._order), record))
         self._spread(record)
+        for follower in self._quiet:
+            follower.put(record)
         self._log.submit(record)
         for listener in self.listeners:
             listener(record)

@@ -13,6 +13,7 @@ from lbfast.control.alerting import Alerting
 from lbfast.control.backups import Backups
 from lbfast.control.drafts import Drafts
 from lbfast.control.kept_log import KeptLog
+from lbfast.control.own_certificate import OwnCertificate
 from lbfast.control.protocol import ControlError
 from lbfast.control.sampler import Sampler
 from lbfast.control.shelf import Shelf
@@ -52,8 +53,9 @@ class Face:
 
     def replace(self, config: Config) -> None:
         """A commit stands."""
-        self.alerting.replace(config.alerts)
+        self.alerting.replace(config.alerts, config.web)
         self.backups.replace(config.backup)
+        self.sampler.replace(config.graphs.levels)
         if self.pair is not None and config.web is not None and config.ha.pairing:
             self.pair.start()  # unless it runs: it answers who wants to make this box its secondary
 
@@ -78,9 +80,9 @@ def make_face(
         shelf,
         Backups(engine, commits, config.backup, shelf, state_dir),
         Support(engine, commits, shelf, kept_log),
-        Sampler(engine, state_dir),
+        Sampler(engine, state_dir, config.graphs.levels),
         kept_log,
-        Alerting(engine, config.alerts),
+        Alerting(engine, config.alerts, OwnCertificate(config.web, state_dir)),
         probes,
         engine.pair,
     )

@@ -11,8 +11,8 @@ from lbfast.control.engine import Caller, Engine
 from lbfast.control.face import face_of
 from lbfast.control.kept_log import KINDS, make_filter
 from lbfast.control.protocol import ControlError
-from lbfast.control.sampler import MOST_SPAN
 from lbfast.control.shelf import FOLDERS, PIECE, SUPPORT
+from lbfast.model.upkeep import MOST_REACH_S
 
 Result = dict[str, Any]
 
@@ -108,7 +108,7 @@ _KIND = Arg("kind", str, most=max(map(len, FOLDERS)))
 _NAME = Arg("name", str, most=100)
 _PASSPHRASE = Arg("passphrase", str, required=False, least=0, most=1_000)
 _OFFSET = Arg("offset", int, required=False)
-_RANGE = Arg("range", int, required=False, least=60, most=MOST_SPAN)
+_RANGE = Arg("range", int, required=False, least=60, most=MOST_REACH_S)
 _SERVICE = Arg("service", str, required=False)
 _REAL = Arg("real", str, required=False)
 _CONFIRM = Arg("confirm", int, False, 1, 86_400)

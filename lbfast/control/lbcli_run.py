@@ -19,6 +19,10 @@ MOST_ACTIONS: Final = 500
 TABLE_SIZE: Final = 10_240  # the vendor's default; the others are lbfast's own too
 
 
+# Not a verb of the control socket: the switch lies with users and keys, and whoever carries the actions out asks there.
+API_SWITCH: Final = "vendor_api"
+
+
 @dataclass(frozen=True)
 class Ask:
     """A question to lbfast."""
@@ -47,8 +51,10 @@ OPERATIONS: Final = ("drain", "halt", "online", "haproxy-clear-stick")
 READS: Final = ("list", "api")
 
 
-def role_of(action: str) -> str:
+def role_of(action: str, function: str = "") -> str:
     """Who may."""
+    if action == "api" and function.strip() not in ("", "get"):
+        return "configure"
     if action in READS:
         return "report"
     return "operate" if action in OPERATIONS or action == "support-download" else "configure"
@@ -89,7 +95,8 @@ def _do(actions: Sequence[Any], steps: list[Step], before: Report) -> Generator[
         except ControlError as error:
             if before and not was_committed:
                 yield from _undo(before)
-            return False, _failed(actions, number, error.message, done=results if was_committed else [])
+            stands = {place: it for place, it in enumerate(results) if was_committed or not steps[place].is_edit}
+            return False, _failed(actions, number, error.message, stands)
     return True, results
 
 
@@ -104,12 +111,14 @@ def _undo(before: Report) -> Generator[Ask, Report, None]:
         pass  # somebody else has edited it meanwhile: then it is theirs
 
 
-def _failed(actions: Sequence[Any], guilty: int, message: str, done: Sequence[Report] = ()) -> list[Report]:
-    """An entry for each action: which one was wrong, and that the others were not done."""
+def _failed(
+    actions: Sequence[Any], guilty: int, message: str, done: Mapping[int, Report] = MappingProxyType({})
+) -> list[Report]:
+    """An entry for each action: which one was wrong, what stands all the same, and that the others were not done."""
     entries: list[Report] = []
     for number, action in enumerate(actions):
         name = str(action.get("action", "")) if isinstance(action, Mapping) else ""
-        if number < len(done):
+        if number in done:
             entries.append(done[number])
         elif number == guilty:
             entries.append({"action": name, "status": "error", "message": message})
@@ -151,6 +160,8 @@ def understand(action: Any) -> Step:
         raise LbcliError("an action is an object with the key action")
     options = given(action)
     name = options.pop("action", "")
+    if (method := options.pop("method", "api")) != "api":
+        raise LbcliError(f"method: {method[:60]!r} is not possible with lbfast; possible is only api")
     if name in _EDITS:
         return Step(name, _EDITS[name](options))
     if name in _ACTS:
@@ -188,9 +199,10 @@ def _add_vip(options: Mapping[str, str]) -> Report:
 def _edit_vip(options: Mapping[str, str]) -> Report:
     label = _take(options, "edit-vip", "vip")
     settings = vip_settings(_rest(options, "vip"))
-    if not settings:
-        raise LbcliError("edit-vip: no option was given that changes anything")
-    return {"op": "change_service", "service": label, "settings": settings}
+    if set(options) == {"vip"}:
+        raise LbcliError("edit-vip: no option was given")
+    # What is so anyway (compression off) changes nothing, but the service must be there.
+    return {"op": "change_service", "service": label, "settings": settings or {"label": label}}
 
 
 def _delete_vip(options: Mapping[str, str]) -> Report:
@@ -214,9 +226,9 @@ def _add_rip(options: Mapping[str, str]) -> Report:
 def _edit_rip(options: Mapping[str, str]) -> Report:
     vip, rip = (_take(options, "edit-rip", key) for key in ("vip", "rip"))
     settings = rip_settings(_rest(options, "vip", "rip"))
-    if not settings:
-        raise LbcliError("edit-rip: no option was given that changes anything")
-    return {"op": "change_real", "service": vip, "real": rip, "settings": settings}
+    if set(options) == {"vip", "rip"}:
+        raise LbcliError("edit-rip: no option was given")
+    return {"op": "change_real", "service": vip, "real": rip, "settings": settings or {"label": rip}}
 
 
 def _delete_rip(options: Mapping[str, str]) -> Report:
@@ -295,9 +307,15 @@ def _list(options: Mapping[str, str]) -> Asking:
     if function not in ("virtual", "advanced"):
         found = f"function: expected virtual, advanced, floatingip or dumpconfig, found {function[:40]!r}"
         raise ControlError("bad_argument", found)
-    wanted = [it for it in services if options.get("vip") in (None, it["label"])]
+    if options.get("layer", "7") != "7":
+        services = []  # all that there are, are of layer 7
+    wanted = [_only(it, options.get("rip")) for it in services if options.get("vip") in (None, it["label"])]
     shown = wanted if function == "advanced" else [_as_vendor(it) for it in wanted]
     return {"message": f"{len(wanted)} virtual services", "virtual": shown}
+
+
+def _only(service: Report, rip: str | None) -> Report:
+    return service | {"real_servers": [it for it in service["real_servers"] if rip in (None, it["label"])]}
 
 
 def _as_vendor(service: Report) -> Report:
@@ -315,12 +333,7 @@ def _support(_options: Mapping[str, str]) -> Asking:
 
 
 def _api(options: Mapping[str, str]) -> Asking:
-    function = options.get("function", "get")
-    if function != "get":
-        why = "users and keys are made by `lbfast passwd` and `lbfast apikey create`, or on the web interface"
-        raise ControlError("refused", f"function: {function[:40]!r} is not possible with lbfast: {why}")
-    version = yield Ask("version", {})
-    return {"message": "the API is enabled", "enabled": "on", "version": version["version"]}
+    return (yield Ask(API_SWITCH, dict(options)))
 
 
 _ACTS: Final[Mapping[str, Callable[[Mapping[str, str]], Asking]]] = MappingProxyType(
@@ -342,7 +355,7 @@ _TAKEN: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "haproxy-clear-stick": ("vip",),
         "reload-haproxy": (),
         "restart-haproxy": (),
-        "list": ("function", "vip", "layer"),
+        "list": ("function", "vip", "rip", "layer"),
         "support-download": (),
         "api": ("function", "username", "password", "apikey"),
     }

@@ -9,9 +9,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
+from lbfast.config.former import Former, load_former
 from lbfast.control.protocol import MAX_REQUEST, ControlError, decode_answer
 
 SOCKET_NAME: Final = "ha.sock"
@@ -25,6 +29,7 @@ STANDALONE: Final[Mapping[str, Any]] = {
     "reasons": ["this box has no peer"],
     "peer": None,
     "replication": {"lag_entries": None, "lag_ms": None},
+    "former": None,
 }
 
 
@@ -41,6 +46,11 @@ class PairLine:
     def is_paired(self) -> bool:
         return (self._state_dir / "pair.json").exists()
 
+    @property
+    def former(self) -> Former | None:
+        """Who has the service addresses since the pair of this box has ended."""
+        return None if self.is_paired else load_former(self._state_dir)
+
     async def ask(self, verb: str, timeout: float = 30.0, **args: Any) -> Result:
         """Its answer; ControlError ``refused`` when it is not there."""
         try:
@@ -53,6 +63,8 @@ class PairLine:
                 finally:
                     writer.close()
         except OSError as error:
+            if not self.is_paired:  # so none need run
+                raise ControlError("refused", "this box has no peer; `lbfast ha pair` makes a pair") from None
             raise ControlError("refused", f"the ha process does not answer: {error.strerror or error}") from None
         except TimeoutError:
             raise ControlError("refused", f"the ha process did not answer within {timeout:g} s") from None
@@ -86,7 +98,9 @@ class PairLine:
             return None
         return found if isinstance(found, dict) else None
 
-    async def commit_both(self, wish: Any, ids: list[list[str]], commit: Callable[[], Awaitable[Result]]) -> Result:
+    async def commit_both(
+        self, wish: Any, ids: list[list[str]], now: datetime, commit: Callable[[], Awaitable[Result]]
+    ) -> Result:
         """The peer first, then this box; if this box cannot, the peer goes back."""
         await self.ask(
             "replicate",
@@ -97,6 +111,8 @@ class PairLine:
             by=wish.by,
             reason=wish.reason,
             removed=wish.removed,
+            version=json.dumps(asdict(wish.kept)),
+            **({} if wish.waits is None else {"waits": json.dumps(wish.waits.as_told(now))}),
         )
         try:
             result = await commit()
@@ -106,11 +122,20 @@ class PairLine:
         await self.ask("replicated", ok=True)
         return result
 
+    async def confirmed(self) -> None:
+        """What waited here stands, and the peer should know; without an answer it does within a second or two."""
+        if self.is_paired:
+            with suppress(ControlError):
+                await self.ask("confirmed", 2.0)
+
     async def status(self) -> Result:
-        """Standalone when no ha process runs because there is no pair."""
-        if not self._path.exists() and not self.is_paired:
+        """Standalone without a pair, whether or not an ha process waits for one."""
+        if self.is_paired:
+            return await self.ask("status", 5.0)
+        if (former := self.former) is None:
             return dict(STANDALONE)
-        return await self.ask("status", 5.0)
+        reasons = [*STANDALONE["reasons"], former.words]
+        return {**STANDALONE, "state": "passive", "reasons": reasons, "former": former.report}
 
     async def ensure_running(self) -> None:
         """Have the supervisor start it, and wait until it answers."""

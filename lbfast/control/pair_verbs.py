@@ -1,4 +1,4 @@
-"""The verbs of the pair: status, pair, unpair, takeover, maintenance, password."""
+"""The verbs of the pair: status, pair, unpair, takeover, maintenance, path, password."""
 
 from __future__ import annotations
 
@@ -30,12 +30,22 @@ async def unpair(engine: Engine, caller: Caller, force: bool = False) -> Result:
 
 
 async def takeover(engine: Engine, caller: Caller, reason: str = "", force: bool = False) -> Result:
-    return await _line(engine).ask("takeover", 60.0, reason=reason, by=caller.user, force=force)
+    line = _line(engine)
+    if line.former is not None:
+        await line.ensure_running()
+    return await line.ask("takeover", 60.0, reason=reason, by=caller.user, force=force)
 
 
 async def maintenance(engine: Engine, caller: Caller, on: bool, reason: str = "") -> Result:
     at = engine.clock.now_iso()
     return await _line(engine).ask("maintenance", 10.0, on=on, by=caller.user, at=at, reason=reason)
+
+
+async def path(engine: Engine, caller: Caller, what: str, local: str, peer: str) -> Result:
+    """Of this box alone: the peer has its own end to add or remove."""
+    if what not in ("add", "remove"):
+        raise ControlError("bad_argument", f"a path is added or removed: add or remove, got {what[:40]!r}")
+    return await _line(engine).ask("path", 10.0, what=what, local=local, peer=peer, by=caller.user)
 
 
 async def password(engine: Engine, caller: Caller, password: str) -> Result:

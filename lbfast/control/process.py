@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -14,7 +15,9 @@ from lbfast import __version__
 from lbfast._conn import Slab
 from lbfast._ring import Ring
 from lbfast._stick import StickTable
+from lbfast.config.first import why_no_news
 from lbfast.config.publish import Placed
+from lbfast.config.versions import GIVEN
 from lbfast.control import protocol
 from lbfast.control.access import Access
 from lbfast.control.admin import AdminBook
@@ -237,7 +240,7 @@ class ControlProcess:
             self._begun.set()
         elif message.get("do") == "commit":
             self._tasks = [task for task in self._tasks if not task.done()]
-            self._tasks.append(loop.create_task(self._commit_file(*fds)))
+            self._tasks.append(loop.create_task(self._commit_file(*fds, only_news=bool(message.get("only_news")))))
         elif message.get("event") in ("health", "process"):
             record = forwarded_record(message, self._engine.catalog, self._clock.now_iso())
             self._engine.events.publish(record)
@@ -250,17 +253,30 @@ class ControlProcess:
         for fd in fds:
             os.close(fd)  # attach has its own
 
-    async def _commit_file(self, fd: int | None = None) -> None:
-        """SIGHUP of the supervisor: the file that was given at start, opened by it."""
+    async def _commit_file(self, fd: int | None = None, *, only_news: bool = False) -> None:
+        """The file that was given at start, opened by the supervisor.
+
+        ``only_news``: nobody asked for it by SIGHUP, workers were taken over from a killed supervisor.  What was
+        committed meanwhile goes on, unless the file has been edited, as after any other start.
+        """
+        what = f"{self._about.config}, {GIVEN}," if only_news else f"SIGHUP: {self._about.config}"
         try:
-            report = await self._commits.commit(commit_file(self._about.config, fd))
+            wish = commit_file(self._about.config, fd)
+            if only_news:
+                store, runs = self._commits.store, self._commits.version
+                if as_before := why_no_news(store, wish.file, wish.text, runs):
+                    if store.text(runs) != wish.text:
+                        self._engine.announce(as_before)
+                    return
+                wish = replace(wish, by="lbfast", reason=GIVEN)
+            report = await self._commits.commit(wish)
         except (ControlError, OSError, ValueError) as error:
-            text = f"SIGHUP: {self._about.config} was not committed: {error}"
+            text = f"{what} was not committed: {error}"
             self._engine.announce(text)
             print(f"lbfast control: {text}", file=sys.stderr, flush=True)
         else:
             if not report["steps"]:
-                self._engine.announce(f"SIGHUP: nothing in {self._about.config} differs from what runs")
+                self._engine.announce(f"{what} differs in nothing from what runs")
 
     def _on_swapped(self, config: Config) -> None:
         """A commit stands: what follows the configuration beside the catalog."""
@@ -271,6 +287,7 @@ class ControlProcess:
         if (log.target, log.file) != (before.log.target, before.log.file):
             try:
                 self._log.switch(Tee(open_target(log.target, log.file), self._kept_log))
+                self._engine.events.set_logging(log.target != "none")
             except (OSError, ValueError) as error:
                 self._engine.announce(f"the log stays where it is: {error}", "process")
         if (log.rate_limit, log.rate_interval) != (before.log.rate_limit, before.log.rate_interval):

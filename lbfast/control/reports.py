@@ -44,7 +44,10 @@ def service_state(reals: Iterable[RealState]) -> str:
 
 
 def overview(engine: Engine) -> Report:
-    return {"virtual_services": [_service(engine, service) for service in engine.catalog.services]}
+    report: Report = {"virtual_services": [_service(engine, service) for service in engine.catalog.services]}
+    if engine.pair is not None and (former := engine.pair.former) is not None:
+        report["former"] = former.report
+    return report
 
 
 def _service(engine: Engine, service: ServiceInfo) -> Report:

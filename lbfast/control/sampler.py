@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 from lbfast.control.engine import Engine
 from lbfast.control.hostfigures import HostFigures
 from lbfast.control.protocol import ControlError
-from lbfast.control.series_file import LEVELS, METRICS, NAN, SeriesFile, level_for
+from lbfast.control.series_file import NAN, SeriesFile
+from lbfast.model.series import LEVELS, METRICS, Levels, level_for, reach_of
 from lbfast.model.state import EventKind, Health
 
 if TYPE_CHECKING:
@@ -20,8 +21,6 @@ HOST: Final = "host"
 HOST_METRICS: Final = ("connections", "opened", "bytes_in", "bytes_out", "cpu", "failures", "memory")
 STEP_S: Final = LEVELS[0].step
 PER_PAUSE: Final = 100  # services sampled before others come first
-MOST_SPAN: Final = LEVELS[-1].span
-MOST_POINTS: Final = 1_000
 
 Counts = tuple[int, int, int, int]
 Row = list[float]
@@ -30,8 +29,9 @@ Row = list[float]
 class Sampler:
     """``SeriesFile`` is used by one thread at a time, under the lock."""
 
-    def __init__(self, engine: Engine, state_dir: Path) -> None:
+    def __init__(self, engine: Engine, state_dir: Path, levels: Levels = LEVELS) -> None:
         self._engine = engine
+        self._levels = levels  # that are wanted
         self._lock = asyncio.Lock()
         self._last: dict[str, Counts] = {}
         self._connects: dict[int, list[int]] = {}  # real slot -> connects seen, their milliseconds
@@ -39,10 +39,14 @@ class Sampler:
         self._at_ms = 0
         self._told = ""
         try:
-            self._file: SeriesFile | None = SeriesFile(state_dir)
+            self._file: SeriesFile | None = SeriesFile(state_dir, levels)
         except OSError as error:
             self._file = None
             engine.announce(f"no graphs: {state_dir} cannot be used ({error.strerror})", "process")
+
+    def replace(self, levels: Levels) -> None:
+        """A commit stands: from the next sample on the graphs reach back so far."""
+        self._levels = levels
 
     def note_connect(self, event: Mapping[str, Any]) -> None:
         """A decoded event of a worker; called for many, so it does little."""
@@ -79,7 +83,16 @@ class Sampler:
         rows[HOST] = self._of_host(rows)
         self._last = {key: counts for key, counts in self._last.items() if key in rows}
         async with self._lock:
+            if self._levels != file.levels:
+                await self._reshape(file)
             await asyncio.to_thread(file.write, int(clock.wall().timestamp()), rows)
+
+    async def _reshape(self, file: SeriesFile) -> None:
+        try:
+            await asyncio.to_thread(file.keep, self._levels)
+        except OSError as error:
+            self._levels = file.levels  # until the next commit or start: not every ten seconds
+            self._engine.announce(f"the graphs reach back as far as before: {error}", "process")
 
     def _of_service(self, service: ServiceInfo, seconds: float, connects: Mapping[int, list[int]]) -> dict[str, Row]:
         rows = {real.key: self._of_real(real, seconds, connects) for real in service.all_reals()}
@@ -122,9 +135,11 @@ class Sampler:
         if self._file is None:
             raise ControlError("refused", "nothing is kept: the state directory could not be used at the start")
         key, names = self._key(service, real)
-        until = int(self._engine.clock.wall().timestamp()) if end is None else end
-        level = level_for(span)
+        now = int(self._engine.clock.wall().timestamp())
+        until = now if end is None else end
         async with self._lock:
+            level = level_for(max(0, now - until) + span, span, self._file.levels)
+            reach = reach_of(self._file.levels)
             points = await asyncio.to_thread(self._file.read, key, until - span, until, level)
         up = [values[6] for _, values in points if values[6] is not None]
         return {
@@ -133,6 +148,7 @@ class Sampler:
             "step": level.step,
             "start": until - span,
             "end": until,
+            "reach": reach,
             "metrics": list(names),
             "availability": round(100 * sum(up) / len(up), 4) if up and key != HOST else None,
             "points": [[at, *values] for at, values in points],

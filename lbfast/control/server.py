@@ -149,7 +149,7 @@ class ControlServer:
     ) -> None:
         """Send events until the client closes.  With ``limit`` the newest kept ones go first."""
         kept = (await self._run(verb, caller, args))["events"]
-        follower = self._engine.events.follow()
+        follower = self._engine.events.follow(connections=args.get("connections") is not False)
         sending = asyncio.create_task(self._send_events(kept, follower, writer))
         leaving = asyncio.create_task(_wait_for_end(reader))
         try:

@@ -137,10 +137,13 @@ def connections(engine: Engine, service: str, client: str | None = None) -> Step
     return clients.connections(engine, engine.catalog.service(service), client)
 
 
-def events(engine: Engine, follow: bool = False, limit: int | None = None) -> Result:
-    """The newest kept events, oldest first.  With ``follow`` the server goes on from there."""
+def events(engine: Engine, follow: bool = False, limit: int | None = None, connections: bool = True) -> Result:
+    """The newest kept events, oldest first.  With ``follow`` the server goes on from there.
+
+    ``connections``: whether those of connections are wanted, too; who leaves them out costs nothing per connection.
+    """
     default = 0 if follow else EVENTS_LIMIT
-    return {"events": engine.events.newest(default if limit is None else limit)}
+    return {"events": engine.events.newest(default if limit is None else limit, connections=connections)}
 
 
 def explain_client(engine: Engine, service: str, client: str) -> Result:
@@ -262,6 +265,8 @@ _DRAIN_END = (
     Arg("stagger", int, False, 0, LONGEST_STAGGER),
 )
 
+_EDITS = ("candidate_edit", "candidate_commit", "candidate_discard", "restore")
+
 VERBS: Final[Mapping[str, Verb]] = MappingProxyType(
     {
         "overview": Verb(overview),
@@ -281,7 +286,14 @@ VERBS: Final[Mapping[str, Verb]] = MappingProxyType(
         "persistence_pin": Verb(persistence_pin, (_SERVICE, _CLIENT, _REAL), is_act=True, edits=ENTRIES),
         "connections": Verb(connections, (_SERVICE, _CLIENT.optional())),
         "explain": Verb(explain_client, (_SERVICE, _CLIENT)),
-        "events": Verb(events, (Arg("follow", bool, required=False), Arg("limit", int, required=False, most=1_000))),
+        "events": Verb(
+            events,
+            (
+                Arg("follow", bool, required=False),
+                Arg("limit", int, required=False, most=1_000),
+                Arg("connections", bool, required=False),
+            ),
+        ),
         "health": Verb(health, (_SERVICE, _REAL)),
         "certificates": Verb(certificates),
         "statistics": Verb(statistics),
@@ -304,27 +316,16 @@ VERBS: Final[Mapping[str, Verb]] = MappingProxyType(
         "ha_unpair": Verb(pair_verbs.unpair, (_FORCE,), is_act=True),
         "ha_takeover": Verb(pair_verbs.takeover, (_REASON, _FORCE), is_act=True),
         "ha_maintenance": Verb(pair_verbs.maintenance, (Arg("on", bool), _REASON), is_act=True),
+        "ha_path": Verb(pair_verbs.path, (Arg("what", str), Arg("local", str), Arg("peer", str)), is_act=True),
         "ha_password": Verb(pair_verbs.password, (Arg("password", str),), is_act=True),
-        "replica_read": Verb(replica_verbs.read, is_act=True),
-        "replica_commit": Verb(
-            replica_verbs.commit,
-            (
-                _TEXT,
-                Arg("ids", str, least=0, most=replica_verbs.MOST_DOCUMENT),
-                *(Arg(name, str, required=False, least=0) for name in ("file", "by", "reason")),
-                _REMOVED,
-            ),
-            is_act=True,
-        ),
-        "replica_marks_read": Verb(replica_verbs.marks_read, is_act=True),
-        "replica_marks_write": Verb(
-            replica_verbs.marks_write, (Arg("marks", str, most=replica_verbs.MOST_DOCUMENT),), is_act=True
-        ),
         "restart": Verb(process_verbs.restart, (Arg("process", str, most=32),), is_act=True),
         "upgrade": Verb(process_verbs.upgrade, (Arg("within", int, False, 1, 600),), is_act=True),
         "history": Verb(commit_verbs.history),
         "diff": Verb(commit_verbs.diff, (Arg("before", int, False, 1), Arg("after", int, False, 1))),
-        **{it[0]: Verb(it[1], it[2], it[3]) for it in (*draft_verbs.ENTRIES, *face_verbs.ENTRIES, *probe_now.ENTRIES)},
+        **{
+            it[0]: Verb(it[1], it[2], it[3], CONFIGURATION if it[0] in _EDITS else "")
+            for it in (*draft_verbs.ENTRIES, *face_verbs.ENTRIES, *probe_now.ENTRIES, *replica_verbs.ENTRIES)
+        },
     }
 )
 

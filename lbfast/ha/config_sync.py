@@ -1,4 +1,4 @@
-"""Keeps configuration and admin state the same on both boxes, through each box's own control process.
+"""Keeps configuration, history, candidate and admin state the same on both boxes, through the control process of each.
 
 A commit goes to the peer first: if the peer refuses, nothing is changed; if it is
 away, it catches up when it is back.  Who catches up is decided by the
@@ -10,19 +10,24 @@ something else (an old file) has generation 0.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lbfast.config.files import write_atomically
 from lbfast.control.protocol import MAX_REQUEST, ControlError, decode_answer, encode_request
-from lbfast.ha.replication import Replication
+from lbfast.ha.confirm_sync import ConfirmSync
+from lbfast.ha.history_sync import HistorySync
+from lbfast.ha.kept_sync import AGREED_NAME, KeptSync, Part
+from lbfast.ha.replication import Handler, Replication
 
 GENERATION_NAME = "pair_generation.json"
+_COMMIT_S = 120.0
+_WISH = ("text", "ids", "file", "by", "reason", "removed", "waits")
 Document = dict[str, Any]
 Ask = Callable[..., Awaitable[Document]]
 
@@ -66,10 +71,6 @@ def save_generation(state_dir: Path, generation: Generation) -> None:
     write_atomically(state_dir / GENERATION_NAME, document.encode(), mode=0o640)
 
 
-def forget_generation(state_dir: Path) -> None:
-    (state_dir / GENERATION_NAME).unlink(missing_ok=True)
-
-
 class ConfigSync:
     """One per process.  ``link`` is the replication of now, ``digest`` that of the running configuration."""
 
@@ -92,8 +93,11 @@ class ConfigSync:
         self._lock = asyncio.Lock()
         self._undo: Document | None = None
         self._told = ""
-        self._is_committing = False
-        self._alone_marks = ""  # what the marks were when the peer was last in step
+        self._committing_until = 0.0  # of the loop's clock: control may die between its two questions
+        self._taken = ("", "")  # the peer's digest and ours, when its configuration had been taken over
+        self.history = HistorySync(state_dir, ask)
+        self.kept = KeptSync(state_dir, ask, is_primary, tell)
+        self.confirm = ConfirmSync(state_dir, ask)
 
     # --- facts --------------------------------------------------------------------
 
@@ -106,38 +110,67 @@ class ConfigSync:
         return generation.number if generation.digest == self._digest() else 0
 
     def facts(self) -> Document:
+        theirs, copy = self._taken
         return {
             "generation": self.generation,
-            "marks": self._marks(),
-            "marks_alone": bool(self._alone_marks) and self._alone_marks != self._marks(),
+            "digest_took": theirs if copy == self._digest() else "",
+            "history": self.history.digest(),
+            **self.confirm.facts(),
+            **self.kept.facts(),
         }
 
-    def _marks(self) -> str:
-        """A digest of the admin state as it is kept."""
-        try:
-            return hashlib.sha256((self._state_dir / "state.json").read_bytes()).hexdigest()
-        except OSError:
-            return ""
+    def forget(self) -> None:
+        """The pair has ended: with the next peer everything begins anew."""
+        for name in (GENERATION_NAME, AGREED_NAME):
+            (self._state_dir / name).unlink(missing_ok=True)
+        self._generation, self._taken = Generation(), ("", "")
+        self.history = HistorySync(self._state_dir, self._ask)
+        self.kept = KeptSync(self._state_dir, self._ask, self._is_primary, self._tell)
+
+    def handlers(self) -> dict[str, Handler]:
+        """The peer's questions."""
+        return {
+            "commit": self.on_commit,
+            "fetch": self.on_fetch,
+            "history": self._on_history,
+            "version": self._on_version,
+            **{part.key: partial(self._on_part, part) for part in self.kept.parts},
+        }
+
+    async def _on_history(self, args: Document) -> Document:
+        return await self.history.on_history(args)
+
+    async def _on_version(self, args: Document) -> Document:
+        return await self.history.on_version(args)
+
+    async def _on_part(self, part: Part, _args: Document) -> Document:
+        return await self.kept.on_part(part)
 
     # --- this box commits -----------------------------------------------------------
 
     async def replicate(self, **wish: Any) -> Document:
         """Before this box commits: the peer does.  ControlError when it refuses."""
-        self._is_committing = True
-        link = self._link()
-        self._undo = None
+        version = json.loads(wish.pop("version"))
+        link, self._undo = self._link(), None
+        self._committing_until = asyncio.get_running_loop().time() + _COMMIT_S
         if link is None:
             return {"peer": "away"}
-        number = self.generation + 1
-        before = await self._ask("replica_read")
-        answer = await self._to_peer(link, "commit", {"number": number, "wish": wish})
-        if answer is None:
-            self._is_committing = False
-            raise ControlError("refused", "the peer did not answer: nothing was changed here; see `lbfast ha status`")
-        if answer.get("ok") is not True:
-            self._is_committing = False
-            raise ControlError("refused", f"the peer refused, nothing was changed: {answer.get('message', '')}")
-        self._undo = {"number": self.generation, "wish": {**before, "ids": json.dumps(before["ids"])}}
+        try:
+            before = await self._ask("replica_read")
+            offer = {"number": self.generation + 1, "wish": wish, "version": version}
+            answer = await self._to_peer(link, "commit", offer)
+            if answer is None and self._link() is None:
+                return {"peer": "away"}  # it has died meanwhile
+            if answer is None:
+                raise ControlError(
+                    "refused", "the peer did not answer: nothing was changed here; see `lbfast ha status`"
+                )
+            if answer.get("ok") is not True:
+                raise ControlError("refused", f"the peer refused, nothing was changed: {answer.get('message', '')}")
+        except BaseException:
+            self._committing_until = 0.0
+            raise
+        self._undo = {"number": self.generation, **_offer(before)}
         return {"peer": "committed"}
 
     async def replicated(self, ok: bool) -> Document:
@@ -152,7 +185,14 @@ class ConfigSync:
             self._agree(max(1, self._generation.number) + 1)
         elif undo is not None and link is not None:
             await self._to_peer(link, "commit", undo)
-        self._is_committing = False
+        self._committing_until = 0.0
+        return {}
+
+    async def confirmed(self) -> Document:
+        """What waited here stands now, and that counts for more than one revert on a box that did not hear of it."""
+        self._agree(max(1, self._generation.number) + 2)
+        if (link := self._link()) is not None:
+            link.describe()
         return {}
 
     async def _to_peer(self, link: Replication, verb: str, args: Document) -> Document | None:
@@ -171,7 +211,8 @@ class ConfigSync:
         """The peer is about to commit."""
         async with self._lock:
             try:
-                await self._commit_here(args["wish"], int(args["number"]))
+                await self._commit_here(args)
+                self._agree(int(args["number"]))
             except ControlError as error:
                 return {"ok": False, "message": error.message}
             return {"ok": True}
@@ -179,32 +220,29 @@ class ConfigSync:
     async def on_fetch(self, _args: Document) -> Document:
         """The peer has been away."""
         try:
-            found = await self._ask("replica_read")
-            return {"ok": True, "number": self.generation, "wish": {**found, "ids": json.dumps(found["ids"])}}
+            return {"ok": True, "number": self.generation, **_offer(await self._ask("replica_read"))}
         except ControlError as error:
             return {"ok": False, "message": error.message}
 
-    async def on_marks(self, _args: Document) -> Document:
-        try:
-            return {"ok": True, **await self._ask("replica_marks_read")}
-        except ControlError as error:
-            return {"ok": False, "message": error.message}
-
-    async def _commit_here(self, wish: Document, number: int) -> None:
+    async def _commit_here(self, offer: Document) -> Document:
+        """What the peer commits or has committed; what a later release says beside that is none of ours."""
         before = self._digest()
-        report = await self._ask("replica_commit", **wish)
+        wish = {key: value for key, value in offer["wish"].items() if key in _WISH}
+        version = {"version": json.dumps(offer["version"])} if offer.get("version") else {}
+        report = await self._ask("replica_commit", **wish, **version)
         if report.get("steps"):
             for _ in range(250):  # the plan of the commit is on its way to this process
                 if self._digest() != before:
                     break
                 await asyncio.sleep(0.02)
-        self._agree(number)
+        return report
 
     # --- catching up --------------------------------------------------------------------
 
     async def compare(self, facts: Document) -> None:
         """The peer has described itself: catch up where it is ahead."""
-        if self._lock.locked() or self._is_committing or "generation" not in facts:
+        is_committing = asyncio.get_running_loop().time() < self._committing_until
+        if self._lock.locked() or is_committing or "generation" not in facts:
             return
         async with self._lock:
             with suppress(asyncio.CancelledError):
@@ -214,40 +252,46 @@ class ConfigSync:
         link, theirs, ours = self._link(), int(facts["generation"]), self.generation
         if link is None:
             return
-        if facts.get("digest") == self._digest():
+        follows = theirs > ours or (theirs == ours and not self._is_primary())
+        is_same = self._is_same(facts)
+        if follows and not (is_same and self._has_history(facts)):
+            await self._catch_up(link, facts)
+        elif is_same:
             if ours < theirs or self._generation.digest != self._digest():
                 self._agree(max(ours, theirs, 1))
-            await self._compare_marks(link, facts)
-        elif theirs > ours or (theirs == ours and not self._is_primary()):
-            await self._catch_up(link)
+            if self._has_history(facts):  # of a candidate, the version counts that it was made from
+                await self.confirm.compare(facts, is_primary=self._is_primary())
+                await self.kept.compare(partial(self._to_peer, link), facts)
 
-    async def _catch_up(self, link: Replication) -> None:
+    def _is_same(self, facts: Document) -> bool:
+        """The configuration, or a copy of it that another release describes differently."""
+        ours, theirs = self._digest(), str(facts.get("digest", ""))
+        return ours == theirs or self._taken == (theirs, ours) or facts.get("digest_took") == ours
+
+    def _has_history(self, facts: Document) -> bool:
+        return "history" not in facts or self.history.is_same(str(facts["history"]))
+
+    async def _catch_up(self, link: Replication, facts: Document) -> None:
         answer = await self._to_peer(link, "fetch", {})
         if answer is None or answer.get("ok") is not True:
             return
         try:
-            await self._commit_here(answer["wish"], int(answer["number"]))
+            before = self._digest()
+            await self._commit_here(answer)
+            if "history" in facts and not await self.history.copy(partial(self._to_peer, link), str(facts["history"])):
+                return
         except ControlError as error:
             if error.message != self._told:
                 self._told = error.message
                 self._tell(f"the peer's configuration cannot be taken over: {error.message}")
-        else:
-            self._told = ""
+            return
+        self._agree(int(answer["number"]))
+        self._taken, self._told = (str(facts.get("digest", "")), self._digest()), ""
+        if self._digest() != before:
             self._tell("the configuration was taken over from the peer")
 
-    async def _compare_marks(self, link: Replication, facts: Document) -> None:
-        ours = self.facts()
-        if facts.get("marks") == ours["marks"]:
-            self._alone_marks = ours["marks"] or "none"
-            return
-        they_win = facts.get("marks_alone") and not ours["marks_alone"]
-        we_win = ours["marks_alone"] and not facts.get("marks_alone")
-        if not they_win and (we_win or self._is_primary()):
-            return
-        answer = await self._to_peer(link, "marks", {})
-        if answer is not None and answer.get("ok") is True:
-            try:
-                await self._ask("replica_marks_write", marks=json.dumps(answer["marks"]))
-            except ControlError as error:
-                self._tell(f"the peer's admin state cannot be taken over: {error.message}")
-            self._alone_marks = ""
+
+def _offer(found: Document) -> Document:
+    """What runs here, as the peer takes it over; an earlier release takes no word more in the wish."""
+    wish = {key: found[key] for key in _WISH if key in found}
+    return {"wish": {**wish, "ids": json.dumps(found["ids"])}, "version": found.get("version")}

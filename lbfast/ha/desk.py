@@ -7,9 +7,11 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from lbfast._shm import now_ms
 from lbfast.config.files import write_atomically
+from lbfast.config.former import load_former, make_former, save_former
 from lbfast.control.protocol import ControlError
-from lbfast.ha.config_sync import forget_generation
+from lbfast.ha.election import HaState
 from lbfast.ha.link import PEER_CERTIFICATE, make_context, own_fingerprint
 from lbfast.ha.pair_file import remove_pair, save_maintenance, save_pair
 from lbfast.ha.pairing import CONFIRM_S, Introduction, PairingDesk, ask_for_pair, check_addresses
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 _LOOK_S = 0.05
 _RETRY_S = 1.0
+_RAISE_S = 20.0  # the kernel looks for duplicates of IPv6 addresses for seconds
 
 
 class Desk:
@@ -31,6 +34,7 @@ class Desk:
         self._task: asyncio.Task[None] | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._is_busy = False
+        self._raised: asyncio.Future[str] | None = None  # for what the supervisor says: what was in the way, or ""
 
     # --- life -------------------------------------------------------------------
 
@@ -62,6 +66,7 @@ class Desk:
             self._deadline = None
         self._process.pair = replace(pair, confirmed="yes")
         save_pair(self._process.setup.state_dir, self._process.pair)
+        save_former(self._process.setup.state_dir, None)
         self._process.tell(f"paired with {pair.peer_name} ({pair.peer}), this box is the {pair.role}")
 
     async def _listen(self) -> None:
@@ -161,6 +166,35 @@ class Desk:
         asyncio.get_running_loop().call_later(0.2, self._undo)  # after the answer has left
         return {"ok": True}
 
+    # --- after a pair -----------------------------------------------------------
+
+    async def take_addresses(self, order: str) -> dict[str, Any]:
+        """They stayed with the former peer: raised here, for good, unless somebody has them."""
+        process = self._process
+        if self._is_busy:
+            raise ControlError("busy", "a pairing or another takeover is under way")
+        process.tell(order)
+        started, self._is_busy = now_ms(), True
+        self._raised = asyncio.get_running_loop().create_future()
+        process.say({"event": "pair", "paired": False, "active": True})
+        try:
+            async with asyncio.timeout(_RAISE_S):
+                trouble = await self._raised
+        except TimeoutError:
+            trouble = "the supervisor does not answer in time"
+        finally:
+            self._is_busy, self._raised = False, None
+        if trouble:
+            raise ControlError("refused", f"the service addresses cannot be raised: {trouble}")
+        save_former(process.setup.state_dir, None)
+        process.tell("this box has the service addresses now")
+        return {"state": HaState.ACTIVE.value, "took_ms": now_ms() - started}
+
+    def on_raised(self, trouble: str) -> None:
+        """The supervisor has done what the end of a pair, or a takeover after it, asks for."""
+        if self._raised is not None and not self._raised.done():
+            self._raised.set_result(trouble)
+
     # --- both -------------------------------------------------------------------
 
     def _begin(self, introduction: Introduction) -> None:
@@ -180,20 +214,31 @@ class Desk:
             self._undo()
 
     def _undo(self) -> None:
-        """No pair any more: who holds the addresses keeps them, for good."""
+        """No pair any more: who holds the addresses keeps them, for good; the other one notes that it has none.
+
+        A pairing that came to nothing changes nothing: who had the addresses before it has them again.
+        """
         process = self._process
+        if process.pair is None:
+            return
+        state_dir = process.setup.state_dir
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
         holding = process.duty is not None and process.duty.is_active
-        remove_pair(process.setup.state_dir)
-        (process.setup.state_dir / PEER_CERTIFICATE).unlink(missing_ok=True)
-        save_maintenance(process.setup.state_dir, None)
-        forget_generation(process.setup.state_dir)
+        if process.pair.is_confirmed:
+            # Before the pair goes: a box that dies in between must not raise them.
+            save_former(state_dir, None if holding else make_former(process.pair.peer))
+        former = load_former(state_dir)
+        holding = holding or former is None
+        remove_pair(state_dir)
+        (state_dir / PEER_CERTIFICATE).unlink(missing_ok=True)
+        save_maintenance(state_dir, None)
+        process.sync.forget()
         process.end(keep_addresses=True)
         process.pair = None
         process.say({"event": "pair", "paired": False, "active": holding})
-        process.tell("this box has no peer any more" + ("; it keeps the addresses" if holding else ""))
+        process.tell("this box has no peer any more; " + ("it keeps the addresses" if former is None else former.words))
         self.follow()
 
 

@@ -9,32 +9,54 @@ import os
 import socket
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
 
 from lbfast._letters import BLOCK_MOST, write_letter
-from lbfast.ha.tcp_image import TcpImage
+from lbfast._tcp_image import TcpImage, reset, resume, thaw
+from lbfast.model.state import Ended
 
 _ROOM_AGAIN_S, _ROOM_WITHIN_MS = 0.002, 5000
+_OPEN_S = 0.5
 _F_SETPIPE_SZ = 1031
 
 
-@dataclass
+@dataclass(eq=False)
 class Held:
     """A connection that this process has in its hands: two sockets, and whatever else it is."""
 
-    sockets: tuple[socket.socket, socket.socket]  # client, server
+    ends: tuple[int, ...]  # descriptors: client, server; none when it is closed
     service: int
     real: int
-    facts: dict[str, Any]
+    record: bytes
     inbound: bytes
     outbound: bytes
     images: tuple[TcpImage, TcpImage] | None = None
+    is_copy: bool = False  # recreated from its images
+
+    def set_going(self) -> None:
+        """Frozen or not, from here on it is alive."""
+        if self.is_copy:
+            assert self.images is not None
+            for fd, image in zip(self.ends, self.images, strict=True):
+                thaw(fd, image)
+        else:
+            for fd in self.ends:
+                resume(fd)
+
+    def end(self) -> None:
+        """RST to both, frozen or not."""
+        for fd in self.ends:
+            with suppress(OSError):  # it has ended already
+                resume(fd)
+                reset(fd)
+        self.close()
 
     def close(self) -> None:
         """Without a word, if frozen."""
-        for sock in self.sockets:
-            sock.close()
+        for fd in self.ends:
+            os.close(fd)
+        self.ends = ()
 
 
 @dataclass
@@ -50,13 +72,20 @@ class Doors:
     _waiting: deque[Held] = field(default_factory=deque)  # going already, for room in an inbox
     _task: asyncio.Task[None] | None = None
 
-    async def open(self, services: Sequence[int] = (), outbox: int | None = None) -> None:
-        """Ask for the inboxes; with ``outbox`` have the workers send there what they have of these services."""
+    async def open(self, services: Sequence[int] = (), outbox: int | None = None, ended: Ended = Ended.MOVED) -> None:
+        """Ask for the inboxes; with ``outbox`` have the workers send there what they have of these services.
+
+        ``ended``: what their records of these connections say.
+        """
         self._have_come.clear()
         fds = [] if outbox is None else [outbox]
-        if not self.say({"event": "doors", "services": list(services)}, fds):
+        if not self.say({"event": "doors", "services": list(services), "ended": int(ended)}, fds):
             raise OSError("the supervisor does not answer")
-        await self._have_come.wait()
+        try:
+            async with asyncio.timeout(_OPEN_S):
+                await self._have_come.wait()
+        except TimeoutError:
+            raise OSError("the supervisor does not answer in time") from None
 
     def on_doors(self, fds: Sequence[int]) -> None:
         """They come from the supervisor; the descriptors are the caller's."""
@@ -86,6 +115,9 @@ class Doors:
     async def _deliver_late(self) -> None:
         deadline = self.now() + _ROOM_WITHIN_MS
         while self._waiting:
+            if not self._doors:
+                with suppress(OSError):  # the supervisor has no time: again
+                    await self.open()
             if self._hand_in(self._waiting[0]):
                 self._waiting.popleft().close()
                 deadline = self.now() + _ROOM_WITHIN_MS
@@ -94,16 +126,15 @@ class Doors:
             else:
                 self.tell(f"{len(self._waiting)} connections are lost: no worker takes them")
                 while self._waiting:
-                    self._waiting.popleft().close()
+                    self._waiting.popleft().end()
         self._shut()
 
     def _hand_in(self, held: Held) -> bool:
         """To the next worker, False while none has room; the sockets are still ours to close."""
-        facts = {**held.facts, "service": held.service, "real": held.real}
-        letter = write_letter(facts, held.inbound, held.outbound)
+        letter = write_letter(held.record, held.service, held.real, held.inbound, held.outbound)
         pipes = [end for data in (held.inbound, held.outbound) if len(data) > BLOCK_MOST for end in _pipe(data)]
         try:
-            fds = [*(sock.fileno() for sock in held.sockets), *pipes]
+            fds = [*held.ends, *pipes]
             for _ in self._doors:
                 self._next = (self._next + 1) % len(self._doors)
                 if _send(self._doors[self._next], letter, fds):

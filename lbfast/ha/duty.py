@@ -112,6 +112,11 @@ class Duty:
         for _ in range(_FAREWELLS):
             self._send(now_ms, 0)
 
+    def hears(self, now_ms: int) -> bool:
+        """Whether the peer has been heard lately."""
+        heard_at = self.memory.heard_at
+        return heard_at is not None and now_ms - heard_at < self.timing.dead_ms
+
     def state(self, now_ms: int) -> HaState:
         return ha_state(self.memory, now_ms, self.timing)
 
@@ -124,7 +129,7 @@ class Duty:
     def _forgive(self, late_ms: int, now_ms: int) -> None:
         """We did not run: what the peer may have sent meanwhile was read just now; its silence begins anew."""
         self.watch.pings.forgive(late_ms)
-        if self.is_active and late_ms >= self.timing.dead_ms:
+        if self.is_active and late_ms >= self.timing.takeover_ms[0]:
             self.holder.announce_again(now_ms)  # the peer may have been active meanwhile, and we need not hear of it
         heard_at = self.memory.heard_at
         if heard_at is not None:
@@ -144,9 +149,16 @@ class Duty:
         self.steady.update(self.judgement, now_ms, is_certain=bool(sight.without_carrier))
         if self.steady.level != before:
             self._tell_level(before)
-        self._surroundings = Surroundings(
-            self.steady.level, self.steady.is_cut_off, self.is_stopping, self._probe(now_ms)
-        )
+        self._surroundings = Surroundings(self._level, self.steady.is_cut_off, self.is_stopping, self._probe(now_ms))
+
+    @property
+    def _level(self) -> int:
+        """What is compared with the peer's.  Both boxes lose a router one after the other, and find it again so.
+
+        In doubt the addresses stay: the passive box counts as worse at once, the active one as better.
+        """
+        seen = self.judgement.level
+        return max(self.steady.level, seen) if self.is_active else min(self.steady.level, seen)
 
     def _probe(self, now_ms: int) -> Probe:
         around = Surroundings(self.steady.level, self.steady.is_cut_off, self.is_stopping)
@@ -202,8 +214,7 @@ class Duty:
             self.tell("this box can serve again" + (f", but {reasons}" if self.steady.level <= CUT_OFF else ""))
 
     def _tell_silence(self, now_ms: int) -> None:
-        heard_at = self.memory.heard_at
-        heard = heard_at is not None and now_ms - heard_at < self.timing.dead_ms
+        heard = self.hears(now_ms)
         if heard != self._was_heard:
             self.tell("the peer is heard" if heard else f"nothing is heard of the peer for {self.timing.dead_ms} ms")
         self._was_heard = heard

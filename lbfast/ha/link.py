@@ -18,6 +18,7 @@ from typing import Any
 from lbfast.config.files import write_atomically
 
 CERTIFICATE, KEY, PEER_CERTIFICATE = "pair_cert.pem", "pair_key.pem", "pair_peer.pem"
+PAIRED = "lbfast-paired"  # in the handshake (ALPN), with strangers too: all that a box with a peer says to them
 MOST_FRAME = 4 << 20
 _HEAD = struct.Struct("!IB")
 _BUFFERED = 1 << 20  # bytes on their way before the sender waits
@@ -57,6 +58,11 @@ class Link:
         """Of the certificate at the other end."""
         found = self._writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
         return fingerprint_of(found or b"")
+
+    @property
+    def is_paired(self) -> bool:
+        """Whether the box at the other end says that it has a peer."""
+        return bool(self._writer.get_extra_info("ssl_object").selected_alpn_protocol() == PAIRED)
 
     async def receive(self) -> Frame:
         """The next frame; IncompleteReadError at the end, LinkError for what is none."""
@@ -130,6 +136,8 @@ def make_context(state_dir: Path, *, is_server: bool, peer: str | None) -> ssl.S
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.check_hostname = False
     context.load_cert_chain(state_dir / CERTIFICATE, state_dir / KEY)
+    if is_server == (peer is not None):  # who has a peer tells who looks for one
+        context.set_alpn_protocols([PAIRED])
     if peer is None:
         context.verify_mode = ssl.CERT_NONE
     else:

@@ -1,4 +1,7 @@
-"""Keeps the replication link: the primary listens, the secondary dials, path after path, for ever."""
+"""Keeps the replication link: the primary listens, the secondary dials, path after path, for ever.
+
+The secondary listens too, for nobody: whoever wants to make a pair with it hears in the handshake that it has a peer.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,10 @@ from pathlib import Path
 from lbfast.ha.link import Link, LinkError, dial, make_context, read_pinned
 from lbfast.ha.pair_file import Pair
 from lbfast.ha.replication import Replication
+from lbfast.ha.skew import SkewError
 
 RETRY_S = 0.3
+REFUSED_S = 5.0  # after which the peer may have been updated
 _BROKEN = (OSError, ssl.SSLError, TimeoutError, EOFError, LinkError, ValueError, KeyError, TypeError)
 
 
@@ -27,36 +32,44 @@ class Linking:
     tell: Callable[[str], None]
     current: Replication | None = None
     trouble: str = "not connected yet"
-    _servers: list[asyncio.Server] = field(default_factory=list)
+    _servers: dict[str, asyncio.Server] = field(default_factory=dict)  # by address of ours
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _was_linked: bool = False
+    _refusal: str = ""  # of a peer whose release is too far from ours
 
     async def run(self) -> None:
         """Until cancelled."""
+        listening = asyncio.create_task(self._listen())
         try:
-            await (self._listen() if self.pair.is_primary else self._dial())
+            await (listening if self.pair.is_primary else self._dial())
         finally:
-            for server in self._servers:
+            listening.cancel()
+            for server in self._servers.values():
                 server.close()
             for task in list(self._tasks):
                 task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await asyncio.gather(listening, *self._tasks, return_exceptions=True)
 
     async def _listen(self) -> None:
         context = make_context(self.state_dir, is_server=True, peer=read_pinned(self.state_dir))
-        missing = [local for local, _ in self.pair.all_paths]
         while True:
-            for local in list(missing):
+            wanted = {local for local, _ in self.pair.all_paths}
+            for local in self._servers.keys() - wanted:
+                self._servers.pop(local).close()
+            for local in wanted - self._servers.keys():
                 try:
-                    self._servers.append(
-                        await asyncio.start_server(self._accept, local, self.port(), ssl=context, limit=4 << 20)
+                    self._servers[local] = await asyncio.start_server(
+                        self._accept, local, self.port(), ssl=context, limit=4 << 20
                     )
-                    missing.remove(local)
                 except OSError as error:
-                    self.trouble = f"cannot listen on {local} port {self.port()}: {error.strerror}"
+                    if self.pair.is_primary:
+                        self.trouble = f"cannot listen on {local} port {self.port()}: {error.strerror}"
             await asyncio.sleep(1)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not self.pair.is_primary:
+            writer.transport.abort()
+            return
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
@@ -78,7 +91,7 @@ class Linking:
                     continue
                 await self._use(link)
                 break
-            await asyncio.sleep(RETRY_S)
+            await asyncio.sleep(REFUSED_S if self._refusal else RETRY_S)
 
     async def _use(self, link: Link) -> None:
         """Replicate until it breaks.  A new link replaces an old one: the peer would not have made it otherwise."""
@@ -89,16 +102,25 @@ class Linking:
         if self.current is not None:
             self.current.link.close()
         replication = self.current = self.replicate(link)
-        if not self._was_linked:
-            self.tell("the replication link is up")
-        self._was_linked = True
         try:
             await replication.run()
+        except SkewError as error:
+            if str(error) != self._refusal:
+                self.tell(f"there is no replication: {error}")
+            self.trouble = self._refusal = str(error)
         except _BROKEN as error:
-            self.trouble = f"the link broke: {error or type(error).__name__}"
+            if not self._refusal:
+                self.trouble = f"the link broke: {error or type(error).__name__}"
         finally:
             if self.current is replication:
                 self.current = None
-        if self.current is None:
+        if self.current is None and self._was_linked:
             self._was_linked = False
             self.tell(f"the replication link is down: {self.trouble}")
+
+    def meet(self) -> None:
+        """The peer has described itself, and speaks what we understand."""
+        self._refusal = ""
+        if not self._was_linked:
+            self.tell("the replication link is up")
+        self._was_linked = True

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lbfast.config.files import write_atomically
+from lbfast.config.files import keep_note, write_atomically
 
 PAIR_NAME = "pair.json"
 LIVES_NAME = "pair_lives.json"
@@ -124,8 +124,4 @@ def load_maintenance(state_dir: Path) -> Maintenance | None:
 
 
 def save_maintenance(state_dir: Path, maintenance: Maintenance | None) -> None:
-    path = state_dir / MAINTENANCE_NAME
-    if maintenance is None:
-        path.unlink(missing_ok=True)
-    else:
-        write_atomically(path, json.dumps(asdict(maintenance)).encode(), mode=0o640)
+    keep_note(state_dir / MAINTENANCE_NAME, None if maintenance is None else asdict(maintenance), 0o640)

@@ -56,6 +56,7 @@ def check_addresses(local: str, peer: str) -> None:
             ip_address(text)
         except ValueError:
             raise ControlError("bad_argument", f"{name}: {text[:60]!r} is not an IP address") from None
+        _check_scope(name, text)
     if ip_address(local) == ip_address(peer):
         raise ControlError("bad_argument", f"local and peer are both {local}: the peer is the other box")
     if ip_address(local).version != ip_address(peer).version:
@@ -66,6 +67,13 @@ def check_addresses(local: str, peer: str) -> None:
             probe.bind((local, 0))
         except OSError:
             raise ControlError("bad_argument", f"local: {local} is not an address of this box") from None
+
+
+def _check_scope(name: str, text: str) -> None:
+    """Of a link-local address (RFC 4007): the interface that it is on."""
+    scope = getattr(ip_address(text), "scope_id", None)
+    if scope is not None and scope not in (interface for _, interface in socket.if_nameindex()):
+        raise ControlError("bad_argument", f"{name}: {scope[:60]!r} is not an interface of this box")
 
 
 async def ask_for_pair(
@@ -80,8 +88,11 @@ async def ask_for_pair(
         raise ControlError(
             "refused",
             f"{peer} port {port} cannot be reached: {why}; "
-            "is lbfast running there, with a password set for the user loadbalancer?",
+            "is lbfast running there, without a peer, with a password set for the user loadbalancer?",
         ) from None
+    if link.is_paired:
+        link.close()
+        raise ControlError("refused", f"{peer} is paired already; `lbfast ha unpair` there ends its pair")
     try:
         async with asyncio.timeout(15):
             return await _ask(link, state_dir, local, peer, password, overwrite), link

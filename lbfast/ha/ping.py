@@ -13,7 +13,8 @@ from pathlib import Path
 
 EVERY_MS = 200
 LOST_AFTER_MS = 700  # three pings and a little
-_ECHO = {4: (8, 0), 6: (128, 129)}
+_HEAD = 8  # bytes of ICMP before the data
+ECHO, ECHO_REPLY = {4: 8, 6: 128}, {4: 0, 6: 129}
 _NO_LINGER = struct.pack("ii", 1, 0)
 
 
@@ -67,7 +68,7 @@ class Pings:
         try:
             if target.sock is None:
                 target.sock = _open(target.address)
-            kind = _ECHO[ip_address(target.address).version][0]
+            kind = ECHO[ip_address(target.address).version]
             target.sock.send(render_echo(kind, self.identity, self.sequence))
         except OSError as error:
             if target.sock is not None and error.errno not in (errno.EAGAIN, errno.ENOBUFS, errno.EHOSTUNREACH):
@@ -86,22 +87,28 @@ class Pings:
                 target.answered_at = now_ms
 
 
-def render_echo(kind: int, identity: int, sequence: int) -> bytes:
+def render_echo(kind: int, identity: int, sequence: int, data: bytes = b"") -> bytes:
     """An echo request; the checksum of ICMPv6 is the kernel's."""
-    head = struct.pack("!BBHHH", kind, 0, 0, identity, sequence)
-    total = sum(struct.unpack("!4H", head))
-    total = (total & 0xFFFF) + (total >> 16)
-    return struct.pack("!BBHHH", kind, 0, ~total & 0xFFFF, identity, sequence)
+    message = struct.pack("!BBHHH", kind, 0, 0, identity, sequence) + data
+    padded = message + bytes(len(message) % 2)
+    total = sum(struct.unpack(f"!{len(padded) // 2}H", padded))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return message[:2] + struct.pack("!H", ~total & 0xFFFF) + message[4:]
 
 
-def is_reply(data: bytes, version: int, identity: int) -> bool:
-    """Whether it is the answer to one of our echo requests; IPv4 comes with its header."""
+def is_reply(packet: bytes, version: int, identity: int) -> bool:
+    """Whether it is the answer to one of our echo requests."""
+    return read_reply(packet, version, identity) is not None
+
+
+def read_reply(packet: bytes, version: int, identity: int) -> bytes | None:
+    """What the answer to one of these echo requests repeats; None for any other packet.  IPv4 comes with its header."""
     if version == 4:
-        data = data[(data[0] & 0xF) * 4 :] if data else b""
-    return len(data) >= 8 and data[0] == _ECHO_REPLY[version] and struct.unpack_from("!H", data, 4)[0] == identity
-
-
-_ECHO_REPLY = {4: 0, 6: 129}
+        packet = packet[(packet[0] & 0xF) * 4 :] if packet else b""
+    if len(packet) < _HEAD or packet[0] != ECHO_REPLY[version]:
+        return None
+    return packet[_HEAD:] if struct.unpack_from("!H", packet, 4)[0] == identity else None
 
 
 def find_gateway(table: Path = Path("/proc/net/route")) -> str | None:
@@ -130,10 +137,15 @@ def has_carrier(interface: str) -> bool:
         return False  # EINVAL: the interface is down
 
 
-def _open(address: str) -> socket.socket:
-    is_v6 = ip_address(address).version == 6
+def open_raw(version: int) -> socket.socket:
+    """For ICMP messages; PermissionError without CAP_NET_RAW."""
+    is_v6 = version == 6
     family, protocol = (socket.AF_INET6, socket.IPPROTO_ICMPV6) if is_v6 else (socket.AF_INET, socket.IPPROTO_ICMP)
-    sock = socket.socket(family, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, protocol)
+    return socket.socket(family, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, protocol)
+
+
+def _open(address: str) -> socket.socket:
+    sock = open_raw(ip_address(address).version)
     try:
         sock.connect((address, 0))
     except BaseException:

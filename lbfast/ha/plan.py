@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from lbfast.model.pair import HaSettings
@@ -19,6 +19,7 @@ class RealPlan:
     slot: int
     label: str
     is_probed: bool
+    address: str = ""
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class HaPlan:
     services: tuple[ServicePlan, ...]
     version: int
     digest: str = ""  # of the whole configuration, ids included, however it is written
+    own: Mapping[str, str] = field(default_factory=dict)  # what each box has its own of, for comparison
 
     @property
     def wanted(self) -> list[tuple[str, str | None]]:
@@ -60,6 +62,7 @@ class HaPlan:
             "services": [asdict(service) for service in self.services],
             "version": self.version,
             "digest": self.digest,
+            "own": dict(self.own),
         }
         fd = os.memfd_create("ha-plan", os.MFD_CLOEXEC)
         with os.fdopen(fd, "wb", closefd=False) as stream:
@@ -72,7 +75,11 @@ def unpack_plan(fd: int) -> HaPlan:
     document = json.loads(os.pread(fd, os.fstat(fd).st_size, 0))
     services = tuple(ServicePlan(**{**service, "reals": _reals(service["reals"])}) for service in document["services"])
     return HaPlan(
-        HaSettings.model_validate(document["settings"]), services, int(document["version"]), document["digest"]
+        HaSettings.model_validate(document["settings"]),
+        services,
+        int(document["version"]),
+        document["digest"],
+        document.get("own", {}),
     )
 
 

@@ -11,7 +11,7 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -26,14 +26,16 @@ from lbfast.ha.desk import Desk
 from lbfast.ha.door import SOCKET_NAME, Door
 from lbfast.ha.doors import Doors
 from lbfast.ha.duty import Duty
+from lbfast.ha.echo_path import make_paths
 from lbfast.ha.election import USEFUL, HaState, Memory
 from lbfast.ha.failback import Failback
-from lbfast.ha.heartbeat import Heartbeats
-from lbfast.ha.heartbeat import Path as BeatPath
+from lbfast.ha.giving import Giver
+from lbfast.ha.heartbeat import BeatPath, Heartbeats
 from lbfast.ha.link import Link, LinkError, ensure_identity
 from lbfast.ha.linking import Linking
 from lbfast.ha.local_settings import local_settings
-from lbfast.ha.moving import Ask, Moving
+from lbfast.ha.moving import Means, Peer
+from lbfast.ha.note import Note, Role, read_note
 from lbfast.ha.pair_file import (
     Lives,
     Pair,
@@ -46,7 +48,10 @@ from lbfast.ha.pair_file import (
 from lbfast.ha.ping import Pings, resolve_targets
 from lbfast.ha.plan import HaPlan, unpack_plan
 from lbfast.ha.replication import Handler, Replication
+from lbfast.ha.routes import Routes
+from lbfast.ha.skew import PROTOCOL
 from lbfast.ha.takeover import Addresses, Holder, Prober
+from lbfast.ha.taking import Taker
 from lbfast.ha.timing import make_timing
 from lbfast.ha.verbs import HaVerbs
 from lbfast.ha.watch import CountersFace, TableFace, Watch
@@ -55,6 +60,7 @@ from lbfast.ha.wire import Guard
 CARD_NAME = "ha.json"
 _MOST_TICK_MS = 25
 _AFTER_TAKEOVER_S = 1.0
+_QUIET_MS = 2500  # of a link on which something is said every second
 _IDLE_S = 0.1  # without a peer nothing is due
 
 
@@ -114,27 +120,33 @@ class HaProcess:
         self.duty: Duty | None = None
         self.lives = Lives()
         self.problems: list[str] = []
+        self.routes = Routes()
         self.linking: Linking | None = None
         self.replica = Replica(setup.sticks)
         self.peer_facts: dict[str, Any] = {}
         self.handlers: dict[str, Handler] = {}  # of the peer's questions
         self.desk = Desk(self)
-        self.moving = Moving(
+        means = Means(
             plan=lambda: self.plan,
             doors=Doors(channel.send_now, now_ms, self.tell),
-            ask=self._ask,
+            note=Note(channel.send_now),
+            peer=self._find_peer,
             now=now_ms,
             is_active=lambda: self.duty is not None and self.duty.is_active,
+            is_peer_active=self._is_peer_active,
+            moving=setup.addresses.moving,
             tell=self.tell,
         )
+        self.giver, self.taker = Giver(means), Taker(means)
         self.sync = ConfigSync(
             setup.state_dir,
             partial(ask_control, setup.runtime_dir / "control.sock"),
-            lambda: None if self.linking is None else self.linking.current,
+            self._live_link,
             lambda: self.plan.digest,
             lambda: self.pair is not None and self.pair.is_primary,
             self.tell,
         )
+        self._verbs = HaVerbs(self)
         self._failback = Failback()
         self._card = ""  # what was last written of who this box is
         self._stop = asyncio.Event()
@@ -148,14 +160,12 @@ class HaProcess:
         loop.add_reader(self.channel.fileno(), self._hear)
         self.handlers = {
             "unpair": self.desk.on_unpair,
-            "commit": self.sync.on_commit,
-            "fetch": self.sync.on_fetch,
-            "marks": self.sync.on_marks,
-            "give_connections": self.moving.on_give,
-            "take_connections": self.moving.on_part,
-            "keep_connections": self.moving.on_keep,
+            **self.sync.handlers(),
+            "give_connections": self.giver.on_give,
+            "take_connections": self.taker.on_all,
+            "keep_connections": self.giver.on_keep,
         }
-        door = Door(self.setup.runtime_dir / SOCKET_NAME, HaVerbs(self).handlers(), self.setup.owner)
+        door = Door(self.setup.runtime_dir / SOCKET_NAME, self._verbs.handlers(), self.setup.owner)
         await door.start()
         self.setup.settle()
         ensure_identity(self.setup.state_dir, socket.gethostname())
@@ -164,6 +174,7 @@ class HaProcess:
             self.begin(pair)
         self.desk.follow()
         self.say({"event": "ready"})
+        self.say({"event": "recover"})
         timer = asyncio.create_task(self._turn_for_ever())
         try:
             await self._stop.wait()
@@ -214,35 +225,63 @@ class HaProcess:
             facts=self.facts,
             heard=self._hear_facts,
             handlers=self.handlers,
+            take_images=self.taker.on_images,
             tell=self.tell,
         )
+
+    def _is_peer_active(self) -> bool:
+        return self.duty is not None and self.duty.state(now_ms()) is HaState.PASSIVE
+
+    def _live_link(self) -> Replication | None:
+        """To a peer that lives: one that has lost its power is not waited for."""
+        current, now = None if self.linking is None else self.linking.current, now_ms()
+        is_heard = self.duty is not None and self.duty.hears(now)
+        return current if current is not None and (is_heard or now - current.received_at < _QUIET_MS) else None
 
     def facts(self) -> dict[str, Any]:
         """What this box says of itself to the other."""
         watch = None if self.duty is None else self.duty.watch
+        current = None if self.linking is None else self.linking.current
         return {
             "name": socket.gethostname(),
             "version": __version__,
+            "protocol": PROTOCOL,
             "config_version": self.plan.version,
             "digest": self.plan.digest,
             "servers": [] if watch is None else watch.servers(),
-            "problems": self.problems,
-            "settings": local_settings(),
+            "problems": [*self.problems, *self.routes.problems(self.plan, now_ms())],
+            "settings": local_settings(self.plan.own),
             **self.sync.facts(),
+            **({} if current is None else current.describe_lag()),
         }
 
     def _hear_facts(self, facts: dict[str, Any]) -> None:
         self.peer_facts = facts
+        if self.linking is not None:
+            self.linking.meet()
         self.desk.confirm()
-        task = asyncio.create_task(self.sync.compare(facts))
+        self._start(self.sync.compare(facts))
+
+    def _start(self, job: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(job)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def use_paths(self, pair: Pair) -> None:
+        """The same pair, with other further paths."""
+        self.pair = pair
+        if self.duty is not None:
+            self.duty.beats.use(self._make_paths(pair, self.duty.watch))
+        if self.linking is not None:
+            self.linking.pair = pair
 
     def end(self, *, keep_addresses: bool = False) -> None:
         """Let go of everything, and say so to the peer."""
         if self._linking_task is not None:
             self._linking_task.cancel()
             self._linking_task = self.linking = None
+        if keep_addresses:
+            self.giver.stay()
         duty, self.duty = self.duty, None
         if duty is not None:
             if not duty.is_stopping and not keep_addresses:
@@ -254,15 +293,16 @@ class HaProcess:
     def _make_duty(self, pair: Pair) -> Duty:
         plan, now = self.plan, now_ms()
         self._set_wanted()
+        watch = self._make_watch()
         guard = Guard(bytes.fromhex(pair.key), self.lives.own, self.lives.peer)
         return Duty(
             memory=Memory(self.lives.own, pair.is_primary, now, claim=self.lives.own << 16 & 0xFFFF_FFFF_FFFF),
             timing=make_timing(plan.settings.interval, plan.settings.missed),
-            watch=self._make_watch(),
+            watch=watch,
             holder=Holder(self.setup.addresses, plan.settings.announce_interval),
             prober=Prober(self.setup.addresses, yields=not pair.is_primary),
             beats=Heartbeats(
-                [BeatPath(local, peer) for local, peer in pair.all_paths],
+                self._make_paths(pair, watch),
                 plan.settings.port,
                 guard,
                 self._watch_socket,
@@ -272,6 +312,10 @@ class HaProcess:
             moved=self._on_moved,
             is_in_maintenance=load_maintenance(self.setup.state_dir) is not None,
         )
+
+    def _make_paths(self, pair: Pair, watch: Watch) -> list[BeatPath]:
+        targets = [target.address for target in watch.pings.targets] if self.plan.settings.echo_paths else []
+        return make_paths(pair.all_paths, targets)
 
     def _set_wanted(self) -> None:
         self.problems = self.setup.addresses.set_wanted(self.plan.wanted)
@@ -291,16 +335,16 @@ class HaProcess:
     def _on_moved(self, is_active: bool) -> None:
         if self.linking is not None and self.linking.current is not None:
             self.linking.current.poke()
+        self.say({"event": "pair", "paired": True, "active": is_active})
         if is_active:
-            self.moving.arrive()
+            self.giver.come_back()
+            self.taker.arrive()
             self._loop.call_later(_AFTER_TAKEOVER_S, self._release_held)
         else:
-            self.moving.depart()
-        self.say({"event": "pair", "paired": True, "active": is_active})
+            self.giver.depart()
 
-    def _ask(self) -> Ask | None:
-        current = None if self.linking is None else self.linking.current
-        return None if current is None else current.ask
+    def _find_peer(self) -> Peer | None:
+        return None if self.linking is None else self.linking.current
 
     def _release_held(self) -> None:
         """What the peer's connections held ages from now on; after the first clients have been served."""
@@ -353,6 +397,9 @@ class HaProcess:
             and self.linking.current.is_synced
         )
         if self._failback.turn(self.plan.settings, now, time.strftime("%H:%M"), could=could):
+            if against := self._verbs.objections(duty):
+                self.tell(f"failback: not yet, {'; '.join(against)}")
+                return
             self.tell("failback: the primary asks for the addresses again")
             duty.order(now)
 
@@ -360,8 +407,7 @@ class HaProcess:
         """Who this box is at the moment, for control: a small file, replaced when it changes."""
         if self.duty is None or self.pair is None:
             return
-        heard_at = self.duty.memory.heard_at
-        heard = heard_at is not None and now - heard_at < self.duty.timing.dead_ms
+        heard = self.duty.hears(now)
         card = {"role": self.pair.role, "active": self.duty.is_active, "heard": heard, "peer": self.pair.peer}
         text = json.dumps(card)
         if text != self._card:
@@ -416,8 +462,13 @@ class HaProcess:
             for slot, fd in zip(message.get("slots", ()), fds, strict=False):
                 if slot not in self.setup.sticks:
                     self.setup.sticks[slot] = self.setup.attach(fd)
+        elif what == "raised":
+            self.desk.on_raised(str(message.get("trouble", "")))
         elif what == "doors":
-            self.moving.doors.on_doors(fds)
+            self.giver.means.doors.on_doors(fds)
+        elif what == "recover" and fds:
+            kept = read_note(message, *fds)
+            self._start((self.giver if kept.role is Role.GIVEN else self.taker).recover(kept))
         elif what == "plan" and fds:
             self._take_plan(unpack_plan(fds[0]))
 
@@ -440,6 +491,8 @@ class HaProcess:
         if plan.settings.ping_addresses != before.settings.ping_addresses:
             duty.watch.pings.close()
             duty.watch.pings = Pings(resolve_targets(plan.settings.ping_addresses))
+        if self.pair is not None:
+            duty.beats.use(self._make_paths(self.pair, duty.watch))
         if plan.settings.port != before.settings.port:
             duty.beats.close()
             duty.beats.port = plan.settings.port

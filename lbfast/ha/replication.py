@@ -20,11 +20,13 @@ from uuid import UUID
 
 from lbfast.ha.link import Frame, Link, LinkError
 from lbfast.ha.plan import HaPlan
+from lbfast.ha.skew import SkewError, why_not
 
 RECORD_BYTES = 44
 BATCH = 4096  # records of a frame
 IDLE_S = 0.2
 ANSWER_S = 60.0
+SILENT_S = 5.0  # the peer describes itself every second: whoever says nothing for so long is gone
 _SEQUENCE = struct.Struct("!Q")
 
 
@@ -75,16 +77,19 @@ class Replication:
     facts: Callable[[], dict[str, Any]]
     heard: Callable[[dict[str, Any]], None]
     handlers: Mapping[str, Handler]
+    take_images: Callable[[bytes], None]  # of connections that change boxes
     tell: Callable[[str], None]
     is_synced: bool = False
     resyncs: int = 0
     last_resync: dict[str, int] = field(default_factory=dict)
     sent_entries: int = 0
+    received_at: int = 0  # the last frame
     _sequence: int = 0
     _unacknowledged: deque[tuple[int, int, int]] = field(default_factory=deque)  # number, records, since
     _end_of_resync: int = 0
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _told: HaPlan | None = None
+    _has_skipped: bool = False  # what the peer sent while both boxes were active
     _numbers: dict[str, Any] = field(default_factory=dict)  # the peer's, as it last said
     _questions: dict[int, asyncio.Future[dict[str, Any]]] = field(default_factory=dict)
     _asked: int = 0
@@ -92,16 +97,23 @@ class Replication:
 
     @property
     def lag_entries(self) -> int:
+        """What waits in the journal, and what is sent and not acknowledged."""
         return len(self.journal) + sum(records for _, records, _ in self._unacknowledged)
 
     @property
     def lag_ms(self) -> int:
         return max(0, self.now() - self._unacknowledged[0][2]) if self._unacknowledged else 0
 
+    def describe_lag(self) -> dict[str, dict[str, int]]:
+        """For the peer, which cannot see it: what it lacks of the active box's entries; nothing from a passive one."""
+        return {"lag": {"entries": self.lag_entries, "ms": self.lag_ms}} if self.is_active() else {}
+
     async def run(self) -> None:
         """Until the link breaks: then an exception."""
         loop = asyncio.get_running_loop()
+        self.received_at = self.now()
         loop.add_reader(self.journal.wake_fd, self._on_wake)
+        self.link.put_json("F", self.facts())  # before anything that another release might misread
         jobs = [asyncio.create_task(job) for job in (self._receive(), self._send(), self._describe())]
         try:
             await asyncio.gather(*jobs)
@@ -125,6 +137,10 @@ class Replication:
         """Something has changed: who is active, or the configuration."""
         self._wake.set()
 
+    def describe(self) -> None:
+        """Tell the peer what this box is, now instead of within a second."""
+        self.link.put_json("F", self.facts())
+
     async def ask(self, verb: str, args: Mapping[str, Any]) -> dict[str, Any]:
         """A question to the peer's ha process; its answer, TimeoutError, or CancelledError when the link breaks."""
         self._asked += 1
@@ -137,6 +153,10 @@ class Replication:
                 return await answer
         finally:
             del self._questions[number]
+
+    async def send_images(self, data: bytes) -> None:
+        """Connections that change boxes, before a question about them."""
+        await self.link.send("M", data)
 
     # --- sending ----------------------------------------------------------------
 
@@ -155,6 +175,9 @@ class Replication:
                 self.journal.disable()
                 self.is_synced = False  # of this box's entries; as the passive one it waits for the peer's
             else:
+                if self._has_skipped:
+                    self._has_skipped, self._told = False, None
+                    self._put_numbers()  # told anew, they make the peer begin a resync
                 await self._wait(IDLE_S)
 
     async def _resync(self) -> None:
@@ -212,7 +235,7 @@ class Replication:
     async def _describe(self) -> None:
         while True:
             self._put_numbers()
-            self.link.put_json("F", self.facts())
+            self.describe()
             await asyncio.sleep(1)
 
     def _put_numbers(self) -> None:
@@ -227,7 +250,7 @@ class Replication:
 
     async def _receive(self) -> None:
         while True:
-            frame = await self.link.receive()
+            frame = await self._next()
             if frame.kind in "BEZ":
                 self._take(frame)
             elif frame.kind == "A":
@@ -235,17 +258,34 @@ class Replication:
             elif frame.kind == "N":
                 self._take_numbers(frame.json())
             elif frame.kind == "F":
-                self.heard(frame.json())
+                facts = frame.json()
+                if reason := why_not(facts):
+                    raise SkewError(reason)
+                self.heard(facts)
             elif frame.kind == "Q":
                 self._start(self._answer(frame.json()))
             elif frame.kind == "R":
                 self._take_answer(frame.json())
+            elif frame.kind == "M":
+                self.take_images(frame.data)
             # Anything else is of a later release.
+
+    async def _next(self) -> Frame:
+        """A machine without power does not close its connections."""
+        try:
+            async with asyncio.timeout(SILENT_S):
+                frame = await self.link.receive()
+        except TimeoutError:
+            raise LinkError(f"nothing has come for {SILENT_S:g} s") from None
+        self.received_at = self.now()
+        return frame
 
     def _take(self, frame: Frame) -> None:
         if len(frame.data) < _SEQUENCE.size:
             raise LinkError("a frame of entries without its number")
-        if not self.is_active():  # two boxes that both were active: the peer's entries will come with its resync
+        if self.is_active():
+            self._has_skipped = True  # both are active: whoever lets go needs a resync
+        else:
             if frame.kind == "B":
                 self.is_synced = False
                 self.resyncs += 1
@@ -254,7 +294,7 @@ class Replication:
                 self.replica.apply(frame.data, _SEQUENCE.size, self.now())
             else:
                 self.replica.end_resync(self.now())
-                self.is_synced = True
+                self.is_synced = not self._has_skipped
         self.link.put("A", frame.data[: _SEQUENCE.size])
 
     def _acknowledge(self, number: int) -> None:

@@ -52,15 +52,20 @@ def judge_readiness(
     is_linked: bool,
     is_synced: bool,
     lag_ms: int,
+    link_trouble: str = "",
+    unread: str = "",
 ) -> Readiness:
-    """Whether the passive box could take over now.  Facts that are not known are reasons."""
+    """Whether the passive box could take over now.  Facts that are not known are reasons.
+
+    ``unread``: why heartbeats that do come from the peer are not read.
+    """
     reasons: list[str] = []
     if not peer_heard:
-        reasons.append("the peer is not heard")
+        reasons.append("the peer is not heard" + (f": {unread}" if unread else ""))
     if peer_heard and passive_level < WELL:
         reasons += list(passive_reasons) or [f"the passive box is at level {passive_level} of {WELL}"]
     if not is_linked:
-        reasons.append("there is no replication link")
+        reasons.append("there is no replication link" + (f": {link_trouble}" if link_trouble else ""))
     elif not is_synced:
         reasons.append("the resync of the persistence tables has not ended")
     elif lag_ms > LAG_MS:
@@ -92,7 +97,8 @@ def _differences(passive: BoxFacts, active: BoxFacts) -> list[str]:
     """Local settings that are not replicated and are not the same."""
     keys = sorted(set(passive.settings) | set(active.settings))
     return [
-        f"{key}: {active.settings.get(key, 'nothing')} here, {passive.settings.get(key, 'nothing')} there"
+        f"{key}: {active.settings.get(key, 'nothing')} on the active box, "
+        f"{passive.settings.get(key, 'nothing')} on the passive one"
         for key in keys
         if passive.settings.get(key) != active.settings.get(key)
     ]

@@ -7,18 +7,22 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lbfast._shm import now_ms
+from lbfast.config.former import load_former
 from lbfast.control.protocol import ControlError
 from lbfast.ha.door import Handler
-from lbfast.ha.election import Facts, HaState, Move, Peer, Standing, Surroundings
+from lbfast.ha.election import Facts, HaState, Peer, Standing, Surroundings
 from lbfast.ha.link import own_fingerprint
-from lbfast.ha.pair_file import Maintenance, load_maintenance, save_maintenance
+from lbfast.ha.pair_file import Maintenance, load_maintenance, save_maintenance, save_pair
+from lbfast.ha.pairing import check_addresses
 from lbfast.ha.password import PasswordFile
+from lbfast.ha.paths import add_path, check_path, drop_path
 from lbfast.ha.status import BoxFacts, Readiness, compare_reach, judge_readiness
 from lbfast.ha.web_user import WebUser
 
 if TYPE_CHECKING:
     from lbfast.ha.duty import Duty
     from lbfast.ha.process import HaProcess
+    from lbfast.ha.timing import Timing
 
 Result = dict[str, Any]
 _LOOK_S = 0.02
@@ -35,9 +39,11 @@ class HaVerbs:
             "status": self.status,
             "takeover": self.takeover,
             "maintenance": self.maintenance,
+            "path": self.path,
             "password": self.password,
             "replicate": self._process.sync.replicate,
             "replicated": self._process.sync.replicated,
+            "confirmed": self._process.sync.confirmed,
             "pair": self._process.desk.pair,
             "unpair": self._process.desk.unpair,
         }
@@ -46,7 +52,7 @@ class HaVerbs:
         """Role, state, readiness, the peer, the replication."""
         duty, pair = self._process.duty, self._process.pair
         if duty is None or pair is None:
-            return standalone()
+            return standalone(has_addresses=load_former(self._process.setup.state_dir) is None)
         now = now_ms()
         heard = _peer(duty, now) is not Peer.SILENT
         replication = self._replication()
@@ -58,6 +64,7 @@ class HaVerbs:
             "ready": readiness.is_ready,
             "reasons": list(readiness.reasons),
             "differences": list(readiness.differences),
+            "objections": list(readiness.reasons) if heard and not duty.is_active else [],
             "level": duty.steady.level,
             "maintenance": _maintenance(load_maintenance(self._process.setup.state_dir)),
             "local": pair.local,
@@ -74,6 +81,7 @@ class HaVerbs:
             "replication": replication,
             "paths": [_describe_path(path, duty, now) for path in duty.beats.paths],
             "heartbeats": _describe_heartbeats(duty),
+            "timing": describe_timing(duty.timing),
             "addresses": sorted(str(address) for address, _ in self._process.plan.wanted),
             "moves": [
                 {
@@ -88,25 +96,38 @@ class HaVerbs:
 
     async def takeover(self, reason: str = "", by: str = "", force: bool = False) -> Result:
         """Make this box active; answered when it is, or when it could not be."""
+        order = f"takeover ordered by {by or 'an operator'}" + (f": {reason}" if reason else "")
+        if self._process.pair is None and load_former(self._process.setup.state_dir) is not None:
+            return await self._process.desk.take_addresses(order)
         duty = self._duty()
         if duty.is_active:
             raise ControlError("refused", "this box is active already; give the order on its peer")
         before = duty.judgement
         if duty.steady.level == 0:
             raise ControlError("refused", f"this box cannot serve: {'; '.join(before.reasons)}")
-        against = _against(duty)
+        against = self.objections(duty)
         if against and not force:
             raise ControlError("refused", "not ready to take over: " + "; ".join(against) + " (--force does it anyway)")
-        self._process.tell(f"takeover ordered by {by or 'an operator'}" + (f": {reason}" if reason else ""))
+        self._process.tell(order)
         started = now_ms()
-        await self._process.moving.fetch()
+        self._process.giver.forget()
+        await self._process.taker.fetch()
         duty.order(now_ms())
         while not duty.is_active and now_ms() - started < duty.timing.order_ms:
             await asyncio.sleep(_LOOK_S)
         if not duty.is_active:
-            await self._process.moving.give_up()
+            await self._process.taker.give_up()
             raise ControlError("refused", "the peer did not let go in time; it stays active")
         return {"state": duty.state(now_ms()).value, "took_ms": now_ms() - started}
+
+    def objections(self, duty: Duty) -> tuple[str, ...]:
+        """What stands against this box taking over in good order; nothing where there is nobody to take over from.
+
+        A peer that is not heard leaves it to the table.
+        """
+        if duty.is_active or _peer(duty, now_ms()) is Peer.SILENT:
+            return ()
+        return self._readiness(duty, True, self._replication()).reasons
 
     async def maintenance(self, on: bool, by: str = "", at: str = "", reason: str = "") -> Result:
         """While on, this box takes no addresses; an active one hands over first."""
@@ -120,6 +141,22 @@ class HaVerbs:
         duty.is_in_maintenance = on
         self._process.tell(f"maintenance {'begun' if on else 'ended'} by {by or 'an operator'}: {reason}")
         return {"maintenance": _maintenance(kept)}
+
+    async def path(self, what: str, local: str, peer: str, by: str = "") -> Result:
+        """Add or remove a further way of the heartbeats, on this box; it counts at once."""
+        process, pair = self._process, self._process.pair
+        if pair is None:
+            raise ControlError("refused", "this box has no peer; `lbfast ha pair` makes a pair")
+        local, peer = check_path(local, peer)
+        if what == "add":
+            check_addresses(local, peer)
+            changed = add_path(pair, local, peer, {address for address, _ in process.plan.wanted})
+        else:
+            changed = drop_path(pair, local, peer)
+        save_pair(process.setup.state_dir, changed)
+        process.use_paths(changed)
+        process.tell(f"path {local} - {peer} {'added' if what == 'add' else 'removed'} by {by or 'an operator'}")
+        return {"paths": [list(way) for way in changed.all_paths]}
 
     async def password(self, password: str) -> Result:
         """With which another box may make this one its secondary, where no web user has one."""
@@ -141,11 +178,14 @@ class HaVerbs:
             trouble = "" if linking is None else linking.trouble
             return {"linked": False, "synced": False, "lag_entries": None, "lag_ms": None, "trouble": trouble}
         replica = self._process.replica
+        ours = {"entries": current.lag_entries, "ms": current.lag_ms}
+        # The entries are the active box's, and so is what is known of their way.
+        lag = ours if current.is_active() else self._process.peer_facts.get("lag", ours)
         return {
             "linked": True,
             "synced": current.is_synced,
-            "lag_entries": current.lag_entries,
-            "lag_ms": current.lag_ms,
+            "lag_entries": lag["entries"],
+            "lag_ms": lag["ms"],
             "resyncs": current.resyncs,
             "last_resync": current.last_resync,
             "sent": current.sent_entries,
@@ -171,6 +211,8 @@ class HaVerbs:
             is_linked=bool(replication["linked"]),
             is_synced=bool(replication["synced"]),
             lag_ms=replication["lag_ms"] or 0,
+            link_trouble=str(replication["trouble"]),
+            unread=duty.beats.guard.unread,
         )
 
     def _duty(self) -> Duty:
@@ -179,11 +221,11 @@ class HaVerbs:
         return self._process.duty
 
 
-def standalone() -> Result:
-    """The status of a box without a pair."""
+def standalone(*, has_addresses: bool) -> Result:
+    """The status of a box without a pair; control says more."""
     return {
         "role": "standalone",
-        "state": HaState.ACTIVE.value,
+        "state": (HaState.ACTIVE if has_addresses else HaState.PASSIVE).value,
         "ready": False,
         "reasons": ["this box has no peer"],
         "peer": None,
@@ -193,16 +235,6 @@ def standalone() -> Result:
 
 def _peer(duty: Duty, now: int) -> Peer:
     return Facts(now, duty.memory, Surroundings(1), duty.timing).peer
-
-
-def _against(duty: Duty) -> list[str]:
-    """The pre-flight check of an ordered takeover."""
-    beat = duty.memory.beat
-    heard = _peer(duty, now_ms()) is not Peer.SILENT
-    if not heard:
-        return []  # there is nobody to take over from in good order: the table decides
-    level = 0 if beat is None else beat.level
-    return list(duty.judgement.reasons) if duty.steady.level < level else []
 
 
 def _describe_peer(duty: Duty, address: str, now: int, heard: bool) -> Result:
@@ -217,20 +249,12 @@ def _describe_peer(duty: Duty, address: str, now: int, heard: bool) -> Result:
     }
 
 
-def _describe_move(move: Move, ago_ms: int) -> Result:
-    return {
-        "ago_ms": ago_ms,
-        "from": move.before.name.lower(),
-        "to": move.after.name.lower(),
-        "why": move.because,
-    }
-
-
 def _describe_path(path: Any, duty: Duty, now: int) -> Result:
     silent = None if path.heard_at is None else now - path.heard_at
     return {
         "local": path.local,
         "peer": path.peer,
+        "via": path.via,
         "heard": silent is not None and silent < duty.timing.dead_ms,
         "silent_ms": silent,
         "sent": path.sent,
@@ -247,6 +271,17 @@ def _describe_heartbeats(duty: Duty) -> Result:
         "own_late_most_ms": late.most_ms,
         "peer_late": peer_late.count,
         "peer_late_most_ms": peer_late.most_ms,
+    }
+
+
+def describe_timing(timing: Timing) -> Result:
+    """What interval and missed come to."""
+    least, most = timing.takeover_ms
+    return {
+        "interval_ms": timing.interval_ms,
+        "dead_ms": timing.dead_ms,
+        "takeover_least_ms": least,
+        "takeover_most_ms": most,
     }
 
 

@@ -75,6 +75,7 @@ class Guard:
     known_life: int = 0
     newest: int = 0
     seen: int = 0  # bit n: newest - n was seen
+    unread: str = ""  # why the peer's, which do come, are not read
     is_met: bool = False  # the peer's present life has named ours
     counts: dict[str, int] = field(default_factory=lambda: {"accepted": 0} | {it.value: 0 for it in Refusal})
 
@@ -95,8 +96,12 @@ class Guard:
             body
         )
         # One release may differ from the next: its heartbeats begin the same way.
-        if not VERSION - 1 <= version <= VERSION + 1 or standing > Standing.ACTIVE or life == self.own_life:
+        if not VERSION - 1 <= version <= VERSION + 1:
+            self.unread = f"its heartbeats are of version {version}, this box reads {VERSION - 1} to {VERSION + 1}"
             return Refusal.FOREIGN
+        if standing > Standing.ACTIVE or life == self.own_life:
+            return Refusal.FOREIGN
+        self.unread = ""
         refusal = self._place(life, heard_life, sequence)
         if refusal is not None:
             return refusal

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from lbfast.health.service_health import Change, Notice
-from lbfast.health.spec import CheckedReal
+from lbfast.health.spec import CheckedReal, ProbeType
 from lbfast.health.text import fit
 from lbfast.model.state import Health
 
@@ -40,8 +40,12 @@ class Reporter:
                 self.warn(service, None, change.message)
                 continue
             self._table.set_health(change.real, int(change.after), fit(change.reason, MAX_REASON))
-            if change.before is not change.after:
+            if change.before is not change.after and not self._goes_without_saying(change):
                 self._tell_transition(change)
+
+    def _goes_without_saying(self, change: Change) -> bool:
+        """A server that nobody probes begins as up: with thousands of them that would be all that a start tells."""
+        return change.before is Health.UNKNOWN and self._checks[change.real].spec.type is ProbeType.NONE
 
     def warn(self, service: int, real: int | None, message: str) -> None:
         """Said loudly, without a change of verdict."""

@@ -35,8 +35,10 @@ def _parse_ip(value: Any) -> IPv4Address | IPv6Address:
     if isinstance(address, IPv6Address):
         if address.ipv4_mapped is not None:
             raise refuse(f'the IPv4 address itself: "{address.ipv4_mapped}"')
+        if address.is_link_local:  # neither bind() nor connect() takes one without its zone
+            raise refuse("a routable address: link-local ones (fe80::/10) hold on one link only and cannot be balanced")
         if address.scope_id is not None:
-            raise refuse("an address without a zone: link-local addresses cannot be balanced")
+            raise refuse("an address without a zone")
     if address.is_multicast or address == IPv4Address("255.255.255.255"):
         raise refuse("a unicast address: this one is multicast or broadcast")
     return address

@@ -11,12 +11,14 @@ from lbfast.model.duration_types import PositiveDuration
 from lbfast.model.health_check import SETTINGS, Port
 from lbfast.model.pair import HaSettings
 from lbfast.model.service import VirtualService
-from lbfast.model.upkeep import AlertSettings, BackupSettings
+from lbfast.model.upkeep import AlertSettings, BackupSettings, GraphSettings
 from lbfast.model.values import written
 from lbfast.model.words import FilePath, GroupName, UserName
 
 HTTPS_PORT = 9443
 HTTP_PORT = 9080
+LOCAL_KEYS = ("workers", "pin_workers", "log", "graphs", "web")
+"""Of a box, not of the pair: a commit of the peer leaves them as they are."""
 
 LogTarget = Literal["stdout", "file", "syslog", "journald", "none"]
 
@@ -99,6 +101,7 @@ class Config(BaseModel):
     web: WebSettings | None = Field(default=None, description="The web interface. Default: none.")
     alerts: AlertSettings = Field(default=AlertSettings(), description="Who is told when something is wrong.")
     backup: BackupSettings = Field(default=BackupSettings(), description="Backups on schedule.")
+    graphs: GraphSettings = Field(default=GraphSettings(), description="How far back the graphs reach.")
     virtual_services: Annotated[tuple[VirtualService, ...], Strict(False)] = Field(
         default=(),
         alias="virtual_service",

@@ -73,6 +73,12 @@ class HaSettings(BaseModel):
         "One that has never answered does not count. A box that hears neither these nor its peer gives up the "
         "addresses. Empty = no pings.",
     )
+    echo_paths: bool = Field(
+        default=True,
+        description="Heartbeats also go by way of the ping addresses: echo requests in the peer's name, whose answers "
+        "the peer gets. So the boxes hear each other as long as both can ping the same address. Off where the network "
+        "takes that for an attack.",
+    )
     hung_after: PositiveDuration = Field(
         default=written("500ms"), description="A worker whose loop stands still for so long cannot serve."
     )

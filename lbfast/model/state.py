@@ -100,6 +100,7 @@ class Ended(Word):
     STOP = 16  # lbfast was stopped
     CUT = 17  # an operator or a drain deadline cut it
     MOVED = 18  # it goes on at the peer: a planned takeover
+    TAKEOVER = 19  # it cannot: its service address is the peer's now
 
 
 class EndedBy(Word):

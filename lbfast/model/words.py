@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from ipaddress import ip_address
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -68,9 +69,20 @@ def _matching(pattern: re.Pattern[str], expected: str, example: str) -> Parsed:
     return Parsed(parse, str, text_schema(f"^{pattern.pattern}$", example=example))
 
 
+def _parse_server_name(value: Any) -> str:
+    """A name, or an address in its shortest form."""
+    if isinstance(value, str):
+        try:
+            return str(ip_address(value))
+        except ValueError:
+            if _HOST.fullmatch(value) and not re.fullmatch(r"[0-9.]+", value):
+                return str(value)
+    raise refuse('a host name or an IP address, such as "logs.trust.nhs.uk"')
+
+
 def _parse_file_path(value: Any) -> str:
     if not isinstance(value, str) or not value.startswith("/") or not value.isprintable() or len(value) > 4_000:
-        raise refuse('an absolute path, such as "/var/log/lbfast/connections.log"')
+        raise refuse('an absolute path: one that begins with "/"')
     return value
 
 
@@ -106,6 +118,7 @@ InterfaceName = Annotated[str, _matching(_INTERFACE, 'the name of a network inte
 UserName = Annotated[str, _matching(_ACCOUNT, 'the name of a user, such as "lbfast"', "lbfast")]
 GroupName = Annotated[str, _matching(_ACCOUNT, 'the name of a group, such as "lbfast"', "lbfast")]
 HostName = Annotated[str, _matching(_HOST, 'a host name, such as "symphony.trust.nhs.uk"', "symphony.trust.nhs.uk")]
+ServerName = Annotated[str, Parsed(_parse_server_name, str, text_schema(most=253, example="logs.trust.nhs.uk"))]
 HttpPath = Annotated[
     str,
     _matching(_HTTP_PATH, 'a path that begins with "/" and has no spaces (write %20), such as "/health"', "/health"),

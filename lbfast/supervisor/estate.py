@@ -24,13 +24,13 @@ from lbfast._stick import StickTable
 from lbfast._table import Table
 from lbfast.config.candidate import Candidate, pack_candidate, unpack_candidate
 from lbfast.config.layout import ListenerSpec
-from lbfast.config.paths import runtime_dir, state_dir
+from lbfast.config.paths import runtime_dir
 from lbfast.config.publish import Placed
 from lbfast.health.results import ProbeResults
 from lbfast.supervisor.channel import Channel, Message
 from lbfast.supervisor.children import Child
 from lbfast.supervisor.ha_addresses import AddressOwner
-from lbfast.supervisor.ha_body import is_paired
+from lbfast.supervisor.ha_body import address_owner
 from lbfast.supervisor.limits import WorkerLimits
 from lbfast.supervisor.listeners import Listener, close_listeners
 from lbfast.supervisor.lock import Lock
@@ -124,7 +124,7 @@ def adopt(estate: Estate) -> Assets:
     seats.numbers = list(facts.get("numbers", ()))
     seats.taken.update((int(seat), int(place)) for seat, place in facts["seats"])
     seats.last.update((int(seat), int(place)) for seat, place in facts["last"])
-    addresses = AddressOwner(state_dir() / "addresses.json", is_paired=is_paired())
+    addresses = address_owner()
     addresses.adopt()
     listeners = adopt_listeners(facts, fds)
     locks = [Lock(Path(path), variable, fds[f"lock.{at}"]) for at, (path, variable) in enumerate(facts["locks"])]

@@ -19,27 +19,36 @@ from lbfast.supervisor.netlink import IPAddress, Link, Netlink
 
 
 class AddressOwner:
-    """The supervisor's side: raises addresses while there is no pair, only checks that they fit while there is one."""
+    """The supervisor's side: raises addresses while there is no pair, only checks that they fit while there is one.
 
-    def __init__(self, record: Path, *, is_paired: bool) -> None:
+    ``stays_away``: there was a pair, whose other box kept the addresses; nothing is raised here until somebody says so.
+    """
+
+    def __init__(self, record: Path, *, is_paired: bool, stays_away: bool = False) -> None:
         self.record = record
         self.is_paired = is_paired
+        self.stays_away = stays_away
         self._own = ServiceAddresses(record)
+
+    @property
+    def may_be_elsewhere(self) -> bool:
+        """Whether listeners must do without the addresses."""
+        return self.is_paired or self.stays_away
 
     @property
     def raised(self) -> tuple[IPAddress, ...]:
         return self._own.raised
 
     def raise_all(self, wanted: Iterable[WantedAddress]) -> None:
-        """In a pair: drop what a crash left, and see that every address has an interface."""
-        if not self.is_paired:
+        """In a pair, or after it: drop what a crash left, and see that every address has an interface."""
+        if not self.may_be_elsewhere:
             self._own.raise_all(wanted)
             return
         self._own.raise_all(())
         _check_fit(wanted)
 
     def raise_more(self, wanted: Iterable[WantedAddress]) -> list[IPAddress]:
-        if not self.is_paired:
+        if not self.may_be_elsewhere:
             return self._own.raise_more(wanted)
         _check_fit(wanted)
         return []
@@ -60,15 +69,16 @@ class AddressOwner:
 
     def hand_over(self) -> None:
         """The pair begins: what is up now is the ha process's, which finds it in the record."""
-        self.is_paired = True
+        self.is_paired, self.stays_away = True, False
         self._own.forget()
 
     def take_back(self, wanted: Iterable[WantedAddress], *, hold: bool) -> None:
-        """The pair has ended.  ``hold``: this box keeps the addresses, for good; AddressFaults if it cannot."""
+        """There is no pair.  ``hold``: this box has the addresses, for good; AddressFaults if it cannot."""
         self.is_paired = False
         if hold:
             self._own.raise_all(wanted)
             self._own.keep()
+        self.stays_away = not hold
 
 
 class HeldAddresses(ServiceAddresses):
@@ -98,6 +108,10 @@ class HeldAddresses(ServiceAddresses):
         with Netlink() as netlink:
             ours = self._left_over(netlink.links(), netlink.addresses())
         return any(placement.address in ours for placement in self._placements)
+
+    def moving(self) -> set[str]:
+        """Service addresses that this box has only while it is active."""
+        return {str(placement.address) for placement in self._placements}
 
     def interfaces(self) -> list[str]:
         """Those that carry service addresses."""

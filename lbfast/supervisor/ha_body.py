@@ -6,14 +6,16 @@ import hashlib
 from collections.abc import Set
 
 from lbfast._stick import StickTable
+from lbfast.config.former import Former, load_former
 from lbfast.config.layout import Layout
+from lbfast.config.own import own_words
 from lbfast.config.paths import runtime_dir, state_dir
 from lbfast.ha.plan import HaPlan, RealPlan, ServicePlan
-from lbfast.model.appliance import Config
-from lbfast.model.service import FALLBACK_LABEL, VirtualService
+from lbfast.model.appliance import LOCAL_KEYS, Config
+from lbfast.model.service import FALLBACK_LABEL, FallbackServer, RealServer, VirtualService
 from lbfast.supervisor import capabilities
 from lbfast.supervisor.channel import Channel
-from lbfast.supervisor.ha_addresses import HeldAddresses
+from lbfast.supervisor.ha_addresses import AddressOwner, HeldAddresses
 from lbfast.supervisor.privileges import HA_SETTLED
 from lbfast.supervisor.shared import Shared
 
@@ -23,6 +25,17 @@ PAIR_FILES = ("pair.json", "pair_password.json")
 def is_paired() -> bool:
     """Whether this box is one of a pair."""
     return (state_dir() / PAIR_FILES[0]).exists()
+
+
+def former_pair() -> Former | None:
+    """The pair that this box was in without having the addresses, which it has not taken since."""
+    return None if is_paired() else load_former(state_dir())
+
+
+def address_owner() -> AddressOwner:
+    """As a supervisor begins with it."""
+    record = state_dir() / "addresses.json"
+    return AddressOwner(record, is_paired=is_paired(), stays_away=former_pair() is not None)
 
 
 def is_wanted() -> bool:
@@ -69,14 +82,14 @@ def make_plan(config: Config, layout: Layout, version: int) -> HaPlan:
     """What the ha process needs of a configuration."""
     addresses = {str(service.address) for service in config.virtual_services}
     services = tuple(_service_plan(service, layout, addresses) for service in config.virtual_services)
-    digest = hashlib.sha256(config.model_dump_json(exclude={"workers", "pin_workers", "log"}).encode()).hexdigest()
-    return HaPlan(config.ha, services, version, digest)
+    digest = hashlib.sha256(config.model_dump_json(exclude=set(LOCAL_KEYS)).encode()).hexdigest()
+    return HaPlan(config.ha, services, version, digest, own_words(config))
 
 
 def _service_plan(service: VirtualService, layout: Layout, addresses: Set[str]) -> ServicePlan:
-    reals = [(real.label, real.id) for real in service.real_servers]
+    reals: list[tuple[str, RealServer | FallbackServer]] = [(real.label, real) for real in service.real_servers]
     if service.fallback_server is not None:
-        reals.append((FALLBACK_LABEL, service.fallback_server.id))
+        reals.append((FALLBACK_LABEL, service.fallback_server))
     is_probed = service.health_check.type != "none"
     return ServicePlan(
         id=str(service.id),
@@ -90,7 +103,13 @@ def _service_plan(service: VirtualService, layout: Layout, addresses: Set[str]) 
         timeout_ms=int(service.persistence.timeout),
         is_movable=bool(service.sources) and addresses >= set(service.sources),
         reals=tuple(
-            RealPlan(str(identity), layout.reals[service.label, label], label, is_probed and label != FALLBACK_LABEL)
-            for label, identity in reals
+            RealPlan(
+                id=str(real.id),
+                slot=layout.reals[service.label, label],
+                label=label,
+                is_probed=is_probed and label != FALLBACK_LABEL,
+                address=str(real.address),
+            )
+            for label, real in reals
         ),
     )

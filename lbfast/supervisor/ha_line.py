@@ -25,6 +25,9 @@ class HaLine:
         self._post = post
         self._complain = complain
         self._plan_fd = -1  # of the last plan: open until the next one, because it may still wait to be sent
+        self._note: dict[str, object] = {}  # of connections that change boxes just now (ha/note.py)
+        self._note_fd = -1
+        self._entrusted: list[int] = []  # ... sockets, of which the note knows nothing yet
 
     def tell_plan(self) -> None:
         """A commit stands: other addresses, other tables; tables first."""
@@ -46,39 +49,80 @@ class HaLine:
     def hears(self, child: Child, message: Message, fds: Sequence[int]) -> bool:
         """Whether this message is about the pair; then the ha process should run."""
         if child.name == HA and message.get("event") == "doors":
-            self._open_doors(child, message.get("services", ()), fds)
+            self._open_doors(child, message, fds)
+            return True
+        if child.name == HA and message.get("event") == "moving":
+            self._keep_note(message, fds)
+            return True
+        if child.name == HA and message.get("event") == "entrust":
+            self._keep_sockets(fds)
+            return True
+        if child.name == HA and message.get("event") == "recover":
+            self._hand_note(child)
             return True
         if child.name == HA and message.get("event") == "pair":
-            self._on_pair(message)
+            self._on_pair(child, message)
             return True
         if child.name == "control" and message.get("do") == "start_ha":
             self._ranks.bodies.want_ha()
             return True
         return False
 
-    def _on_pair(self, message: Message) -> None:
-        """The ha process has a pair now, or has none any more."""
+    def _on_pair(self, child: Child, message: Message) -> None:
+        """The ha process has a pair now, has none any more, or takes the addresses although it has none."""
+        self._note["arrived"] = self._note.get("arrived") or message.get("active") is True
         addresses, config = self._assets.addresses, self._assets.config
         if message.get("paired") and not addresses.is_paired:
             addresses.hand_over()
-        elif not message.get("paired") and addresses.is_paired:
+        elif not message.get("paired") and addresses.may_be_elsewhere:
+            was_paired, trouble = addresses.is_paired, ""
             try:
                 addresses.take_back(wanted_addresses(config), hold=message.get("active") is True)
             except AddressFaults as error:
-                self._complain(f"the service addresses cannot be kept: {error}")
+                trouble = str(error)
+            if trouble and was_paired:
+                self._complain(f"the service addresses cannot be kept: {trouble}")
+            child.channel.send_now({"do": "raised", "trouble": trouble})
 
-    def _open_doors(self, child: Child, services: Sequence[int], fds: Sequence[int]) -> None:
-        """A planned takeover: the workers' inboxes for it, and theirs what it takes their connections with."""
-        workers = [worker for worker in self._ranks.workers() if worker.ready and not worker.is_leaving]
-        for worker in workers if fds else ():
-            worker.channel.send_now({"do": "give", "services": list(services)}, fds[:1])
+    def _open_doors(self, child: Child, message: Message, fds: Sequence[int]) -> None:
+        """A takeover: the workers' inboxes for it, and theirs what it takes their connections with."""
+        ready = [worker for worker in self._ranks.workers() if worker.ready]
+        for worker in ready if fds else ():
+            worker.channel.send_now({**message, "do": "give"}, fds[:1])
+        seats = [worker.seat for worker in ready if not worker.is_leaving]
         inboxes = self._assets.seats.inboxes
-        child.channel.send_now({"do": "doors"}, [inboxes[worker.seat].send for worker in workers[:MAX_FDS]])
+        child.channel.send_now({"do": "doors"}, [inboxes[seat].send for seat in seats[:MAX_FDS]])
+
+    def _keep_note(self, message: Message, fds: Sequence[int]) -> None:
+        """Connections are in the ha process's hands, or none are any more; should it die, its successor asks."""
+        if self._note_fd >= 0:
+            os.close(self._note_fd)
+            self._note_fd = -1
+        self._keep_sockets(())
+        if fds:
+            self._note_fd = os.dup(fds[0])
+            self._note = {"do": "recover", "role": message.get("role"), "at": message.get("at"), "arrived": False}
+
+    def _keep_sockets(self, fds: Sequence[int]) -> None:
+        for fd in self._entrusted:
+            os.close(fd)
+        self._entrusted = [os.dup(fd) for fd in fds]
+
+    def _hand_note(self, child: Child) -> None:
+        if self._note_fd >= 0:
+            self._complain("the ha process died while connections changed boxes: its successor goes on")
+            child.channel.send_now(self._note, [self._note_fd, *self._entrusted])
+            self._keep_note({}, ())
 
     def close(self) -> None:
         if self._plan_fd >= 0:
             os.close(self._plan_fd)
             self._plan_fd = -1
+
+    def forget(self) -> None:
+        """In a new child: a frozen socket that it held beside us would be there for as long as it lives."""
+        self.close()
+        self._keep_note({}, ())
 
     @property
     def _child(self) -> Child | None:

@@ -141,7 +141,7 @@ class Supervisor:
             return
         self._say_ready()
         if self._heritage is not None and self._heritage.is_regained:
-            self._commit_file()
+            self._commit_file(only_news=True)
 
     def leave(self) -> bool:
         """This program has failed; whether those that serve can do without it."""
@@ -192,9 +192,8 @@ class Supervisor:
     def _forget(self) -> None:
         """In a new child: close what is the supervisor's alone, and its siblings' channels."""
         self._selector.close()
-        self._signals.forget()
-        self._switch.forget()
-        self._upgrade.forget()
+        for part in (self._signals, self._switch, self._upgrade, self._ha_line):
+            part.forget()
         self._assets.forget_locks()
         for child in self._ranks.everybody():
             child.channel.close()
@@ -431,12 +430,13 @@ class Supervisor:
                 name = signal.Signals(number).name
                 self.complain(f"{name} ignored: it has no meaning in this version")
 
-    def _commit_file(self) -> None:
+    def _commit_file(self, *, only_news: bool = False) -> None:
         """Control reads the file that was given at start, and commits it; it need not have the right to open it."""
         control = self.control()
         fds = open_to_read(self._assets.config_path)
+        message = {"do": "commit", "only_news": only_news}
         try:
-            if control is None or not control.ready or not control.channel.send_now({"do": "commit"}, fds):
+            if control is None or not control.ready or not control.channel.send_now(message, fds):
                 text = "SIGHUP ignored: the control process is not there to commit the configuration; try again"
                 self.complain(text)
         finally:

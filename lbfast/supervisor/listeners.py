@@ -17,9 +17,11 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
+from lbfast.config.errors import render_value
 from lbfast.config.layout import ListenerSpec
 from lbfast.model.addresses import is_wildcard
 from lbfast.model.service import VirtualService
+from lbfast.model.values import one_of
 from lbfast.supervisor.faults import Fault
 from lbfast.supervisor.port_owner import family_of, find_owner
 from lbfast.supervisor.sources import find_source_faults
@@ -29,6 +31,7 @@ _SO_ATTACH_FILTER, _BPF_RET = 26, 0x06
 _IP_FREEBIND = 15
 _TCPI_UNACKED = 24  # offset in struct tcp_info
 _SYSTEM_CONGESTION_CONTROL = Path("/proc/sys/net/ipv4/tcp_congestion_control")
+_CONGESTION_CONTROLS = Path("/proc/sys/net/ipv4/tcp_available_congestion_control")
 _BACKLOG = 65_535  # the kernel cuts it to net.core.somaxconn
 
 
@@ -277,9 +280,9 @@ def _explain(spec: ListenerSpec, position: int, error: OSError) -> Fault:
     if error.errno == errno.EADDRNOTAVAIL:
         return Fault(position, "address", f"{where}: the address is not on this machine", "an address of this machine")
     if error.errno == errno.ENOENT:
-        found = f"{error.filename}, which this kernel does not have"
-        expected = '"system", or one of net.ipv4.tcp_available_congestion_control'
-        return Fault(position, "congestion_control", found, expected)
+        found = f"{render_value(error.filename)}, which this kernel does not have"
+        names = ["system", *_CONGESTION_CONTROLS.read_text().split()]
+        return Fault(position, "congestion_control", found, one_of(names))
     return Fault(position, "ports", f"{where}: {error.strerror}", "an address and port that can be listened on")
 
 

@@ -6,18 +6,33 @@ what has come, and judges by its own clock.
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+from typing import Any
 
 from lbfast.supervisor.arp import parse_arp, render_probe
 from lbfast.supervisor.netlink import IPAddress, Link
 
 _ETHERTYPE_ARP = 0x0806
 _PACKET_OUTGOING = 4
-_SOLICITATION, _ADVERTISEMENT, _SOURCE_MAC = 135, 136, 1
+_SOLICITATION, _ADVERTISEMENT, _NONCE = 135, 136, 14
 _ICMP6_FILTER = 1
+_HEADER_INCLUDED = 36  # IPV6_HDRINCL, which the socket module does not know
+_UNSPECIFIED = IPv6Address(0)
+
+
+@dataclass(frozen=True)
+class Solicitation:
+    """Somebody asks who has an address; ``nonce`` tells one asker from another (RFC 7527)."""
+
+    target: IPv6Address
+    nonce: bytes
 
 
 class NeighbourProbe:
@@ -28,12 +43,13 @@ class NeighbourProbe:
         self._wanted = {link: tuple(addresses) for link, addresses in wanted.items()}
         self._arp: dict[socket.socket, Link] = {}
         self._nd: dict[socket.socket, Link] = {}
+        self._nonce = os.urandom(6)
         try:
             for link, addresses in self._wanted.items():
                 if any(one.version == 4 for one in addresses):
                     self._arp[_open_arp(link)] = link
                 if any(one.version == 6 for one in addresses):
-                    self._nd[_open_nd(link)] = link
+                    self._nd[_open_nd(link, _groups(addresses))] = link
         except OSError:
             self.close()
             raise
@@ -53,39 +69,74 @@ class NeighbourProbe:
         for sock, link in self._nd.items():
             for address in self._wanted[link]:
                 if isinstance(address, IPv6Address):
-                    sock.sendto(render_solicitation(link.mac, address), (solicited_group(address), 0, 0, link.index))
+                    packet = render_solicitation(address, self._nonce)
+                    sock.sendto(packet, (str(solicited_group(address)), 0, 0, link.index))
 
     def read(self) -> tuple[set[IPAddress], set[IPAddress]]:
         """Addresses that another machine answers for, and those that another machine asks for; waits for nothing."""
         taken: set[IPAddress] = set()
         asked: set[IPAddress] = set()
         for sock, link in self._arp.items():
-            for frame in _drain(sock):
+            for frame, where in _drain(sock):
                 packet = parse_arp(frame)
-                if packet is None or packet.sender_mac == link.mac:
+                if packet is None or where[2] == _PACKET_OUTGOING or packet.sender_mac == link.mac:
                     continue
                 if packet.sender in self._wanted[link]:
                     taken.add(packet.sender)
                 elif packet.sender == IPv4Address(0) and packet.target in self._wanted[link]:
                     asked.add(packet.target)
         for sock, link in self._nd.items():
-            taken |= {found for data in _drain(sock) if (found := parse_advertisement(data)) in self._wanted[link]}
+            for data, where in _drain(sock):
+                if (answered := parse_advertisement(data)) in self._wanted[link]:
+                    taken.add(answered)
+                # Whoever has an address already asks from it, and not because it wants the one that it asks for.
+                question = parse_solicitation(data) if IPv6Address(where[0]) == _UNSPECIFIED else None
+                if question and question.target in self._wanted[link] and question.nonce != self._nonce:
+                    asked.add(question.target)
         return taken, asked
 
 
-def render_solicitation(mac: bytes, address: IPv6Address) -> bytes:
-    """A neighbour solicitation (RFC 4861, 4.3); the kernel fills in the checksum."""
-    return struct.pack("!BBHI", _SOLICITATION, 0, 0, 0) + address.packed + struct.pack("!BB", _SOURCE_MAC, 1) + mac
+def render_solicitation(address: IPv6Address, nonce: bytes) -> bytes:
+    """The IPv6 packet that detects a duplicate (RFC 4862, 5.4.2): it comes from nobody, so it claims nothing."""
+    body = struct.pack("!BBHI", _SOLICITATION, 0, 0, 0) + address.packed + struct.pack("!BB", _NONCE, 1) + nonce
+    target = solicited_group(address).packed
+    head = _UNSPECIFIED.packed + target + struct.pack("!II", len(body), socket.IPPROTO_ICMPV6)
+    body = body[:2] + struct.pack("!H", _checksum(head + body)) + body[4:]
+    start = struct.pack("!IHBB", 6 << 28, len(body), socket.IPPROTO_ICMPV6, 255)
+    return start + _UNSPECIFIED.packed + target + body
 
 
-def solicited_group(address: IPv6Address) -> str:
-    """The multicast group that whoever has the address listens to."""
-    return str(IPv6Address(IPv6Address("ff02::1:ff00:0").packed[:13] + address.packed[13:]))
+def solicited_group(address: IPv6Address) -> IPv6Address:
+    """The multicast group that whoever has the address, or wants it, listens to."""
+    return IPv6Address(IPv6Address("ff02::1:ff00:0").packed[:13] + address.packed[13:])
 
 
-def parse_advertisement(data: bytes) -> IPAddress | None:
+def parse_advertisement(data: bytes) -> IPv6Address | None:
     """The address of a neighbour advertisement."""
-    return ip_address(data[8:24]) if len(data) >= 24 and data[0] == _ADVERTISEMENT else None
+    return IPv6Address(data[8:24]) if len(data) >= 24 and data[0] == _ADVERTISEMENT else None
+
+
+def parse_solicitation(data: bytes) -> Solicitation | None:
+    """What a neighbour solicitation asks for; without a nonce when it has none."""
+    if len(data) < 24 or data[0] != _SOLICITATION:
+        return None
+    at, nonce = 24, b""
+    while at + 2 <= len(data) and (size := 8 * data[at + 1]):
+        if data[at] == _NONCE:
+            nonce = data[at + 2 : at + size]
+        at += size
+    return Solicitation(IPv6Address(data[8:24]), nonce)
+
+
+def _checksum(data: bytes) -> int:
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+def _groups(addresses: Iterable[IPAddress]) -> set[IPv6Address]:
+    return {solicited_group(one) for one in addresses if isinstance(one, IPv6Address)}
 
 
 def _open_arp(link: Link) -> socket.socket:
@@ -98,29 +149,39 @@ def _open_arp(link: Link) -> socket.socket:
     return sock
 
 
-def _open_nd(link: Link) -> socket.socket:
+def _open_nd(link: Link, groups: Iterable[IPv6Address]) -> socket.socket:
     sock = socket.socket(
         socket.AF_INET6, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, socket.IPPROTO_ICMPV6
     )
     try:
         passed = bytearray(b"\xff" * 32)  # a set bit blocks
-        passed[_ADVERTISEMENT // 8] ^= 1 << (_ADVERTISEMENT % 8)
+        for kind in (_SOLICITATION, _ADVERTISEMENT):
+            passed[kind // 8] ^= 1 << (kind % 8)
         sock.setsockopt(socket.IPPROTO_ICMPV6, _ICMP6_FILTER, bytes(passed))
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, 255)
+        sock.setsockopt(socket.IPPROTO_IPV6, _HEADER_INCLUDED, 1)  # the kernel would put in an address of ours
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_LOOP, 0)
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, link.index)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, link.name.encode())
+        _join(sock, link, groups)
     except BaseException:
         sock.close()
         raise
     return sock
 
 
-def _drain(sock: socket.socket) -> Iterable[bytes]:
-    while True:
+def _join(sock: socket.socket, link: Link, groups: Iterable[IPv6Address]) -> None:
+    """Hear what is asked for the addresses.  Of hundreds the kernel refuses some: a peer that asks, asks for all."""
+    for group in groups:
         try:
-            data, where = sock.recvfrom(2048)
-        except BlockingIOError:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, group.packed + struct.pack("=I", link.index))
+        except OSError as error:
+            if error.errno not in (errno.ENOMEM, errno.ENOBUFS):
+                raise
             return
-        if sock.family != socket.AF_PACKET or where[2] != _PACKET_OUTGOING:
-            yield data
+
+
+def _drain(sock: socket.socket) -> Iterable[tuple[bytes, Any]]:
+    """What has come, and from where."""
+    with suppress(BlockingIOError):
+        while True:
+            yield sock.recvfrom(2048)

@@ -15,7 +15,14 @@ from typing import Final
 from lbfast.supervisor.privileges import User
 
 STATE_MODE: Final = 0o1770
-STATE_NAMES: Final = ("state.json", "ids.json", "confirm.json")
+STATE_NAMES: Final = (
+    "state.json",
+    "ids.json",
+    "confirm.json",
+    "confirmed.json",
+    "taken_file.json",
+    "own_settings.json",
+)
 VERSIONS: Final = "versions"
 LOG_MODE: Final = 0o640
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

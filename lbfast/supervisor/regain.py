@@ -114,6 +114,7 @@ def _complete(facts: dict[str, Any], fds: dict[str, int], people: list[list[obje
         "locks": [[os.fspath(lock.path), lock.variable] for lock in locks],
         "number": 0,
         "version": facts.get("version", "?"),
+        "events": [],  # the file is not written anew when control has been told what waited: nothing is told twice
     }
     return Estate(facts, fds)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -14,6 +14,7 @@ from lbfast.config.errors import ConfigError, Problem
 from lbfast.config.first import choose_first
 from lbfast.config.id_file import keep_ids
 from lbfast.config.layout import Layout, plan_layout
+from lbfast.config.own import keep_own_settings
 from lbfast.config.paths import (
     RUNTIME_VARIABLE,
     STATE_VARIABLE,
@@ -23,11 +24,13 @@ from lbfast.config.paths import (
     state_dir,
 )
 from lbfast.config.publish import Placed, publish
-from lbfast.config.store import Loaded, load
-from lbfast.config.versions import Version, VersionStore, adopt_text
+from lbfast.config.store import Loaded
+from lbfast.config.taken import note_taken
+from lbfast.config.versions import GIVEN, Version, VersionStore, adopt_text
 from lbfast.control.access import Access, GroupFault, access_of
 from lbfast.control.admin import restore_admin
 from lbfast.control.catalog import catalog_of
+from lbfast.control.certificate_file import certificate_fault
 from lbfast.control.engine import local_clock
 from lbfast.control.peer import user_name
 from lbfast.model.appliance import Config
@@ -35,7 +38,7 @@ from lbfast.supervisor import capabilities
 from lbfast.supervisor.address_plan import WantedAddress
 from lbfast.supervisor.addresses import AddressFaults, decode_record
 from lbfast.supervisor.ha_addresses import AddressOwner
-from lbfast.supervisor.ha_body import is_paired
+from lbfast.supervisor.ha_body import address_owner, former_pair
 from lbfast.supervisor.limits import WorkerLimits, pipes_for_each, plan_limits, raise_descriptor_limit
 from lbfast.supervisor.listeners import Listener, ListenFaults, close_listeners, open_listeners, open_more
 from lbfast.supervisor.lock import Lock
@@ -84,28 +87,25 @@ class Assets:
             lock.forget()
 
 
-def prepare(config_path: Path, locks: list[Lock] | None = None) -> Assets:
-    """Get everything, or raise and leave the machine as it was.  ``locks``: taken already.
+def prepare(config_path: Path, loaded: Loaded, locks: list[Lock]) -> Assets:
+    """Get everything, or raise and leave the machine as it was.  ``loaded``: the file's; ``locks``: taken already.
 
-    ConfigError for what the file says or this machine refuses; PlaceError and
-    AlreadyRunning for the directories; OSError for memory and descriptors.
+    ConfigError for what this machine refuses; OSError for memory and descriptors.
     """
-    loaded = load(config_path)
     with ExitStack() as undo:
-        if locks is None:
-            locks = take_locks(undo)
         for lock in locks:
             undo.callback(lock.release)
         children_record = runtime_dir() / "children.json"
         undo.callback(lambda: children_record.unlink(missing_ok=True))
         newest, damage = _look_for_damage(children_record)
-        loaded, chosen = choose_first(loaded, VersionStore(state_dir()))
+        given = loaded
+        loaded, chosen = choose_first(given, os.path.abspath(config_path), VersionStore(state_dir()))
         privileges, access = rights_of(loaded)
         notes = [*damage, *_end_orphans(children_record), *privileges.notes, *([chosen] if chosen else [])]
         layout = plan_layout(loaded.config)
         workers = workers_of(loaded.config)
         limits = _limits(loaded.config, layout, workers)
-        addresses = AddressOwner(state_dir() / "addresses.json", is_paired=is_paired())
+        addresses = address_owner()
         undo.callback(addresses.drop_all)
         listeners = _reach(loaded, loaded.config, layout, workers, addresses)
         undo.callback(close_listeners, listeners)
@@ -123,10 +123,10 @@ def prepare(config_path: Path, locks: list[Lock] | None = None) -> Assets:
         undo.callback(seats.close)
         for place in range(workers):
             seats.take(place)
-        version = _keep_version(loaded, damage, newest)
+        version = _keep_version(loaded, given, config_path, damage, newest)
         warnings += damage
         notes += [told for told in warnings if told not in notes]
-        warnings = [f"warning: {doubt}" for doubt in (*loaded.warnings, *_log_doubts(loaded))] + warnings
+        warnings = [f"warning: {doubt}" for doubt in (*loaded.warnings, *_doubts(loaded))] + warnings
         notes += _notes(config, limits, workers, addresses)
         return Assets(
             config_path,
@@ -256,7 +256,7 @@ def _reach(loaded: Loaded, config: Config, layout: Layout, workers: int, address
     services = {service.label: (position, service) for position, service in enumerate(config.virtual_services)}
     try:
         addresses.raise_all(wanted)
-        return open_listeners(layout.listeners, services, workers, free_bind=addresses.is_paired)
+        return open_listeners(layout.listeners, services, workers, free_bind=addresses.may_be_elsewhere)
     except (AddressFaults, ListenFaults) as error:
         faults = sorted(error.faults, key=lambda fault: fault.service)
         raise ConfigError([loaded.problem(it.path, it.found, it.expected) for it in faults]) from None
@@ -270,25 +270,35 @@ def _publish(loaded: Loaded, shared: Shared, config: Config, layout: Layout) -> 
         raise ConfigError([problem]) from None
 
 
-def _log_doubts(loaded: Loaded) -> list[Problem]:
-    """A log that cannot be written: no reason to leave clients alone, but to say so where starts are looked at."""
+def _doubts(loaded: Loaded) -> Iterator[Problem]:
+    """A log that cannot be written, a certificate that the web interface cannot use: no reasons to leave clients alone,
+    but to say so where starts are looked at.
+    """
     file = loaded.config.log.file
     folder = None if file is None else Path(file).parent
-    if folder is None or (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
-        return []
-    what = "cannot be written to" if folder.is_dir() else "does not exist"
-    return [
-        loaded.problem(("log", "file"), f'"{file}", but {folder} {what}', "a file in a folder that can be written to")
-    ]
+    if folder is not None and not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+        what = "cannot be written to" if folder.is_dir() else "does not exist"
+        found, expected = f'"{file}", but {folder} {what}', "a file in a folder that can be written to"
+        yield loaded.problem(("log", "file"), found, expected)
+    if fault := certificate_fault(loaded.config.web):
+        yield loaded.problem(("web", fault.key), fault.found, fault.expected)
 
 
-def _keep_version(loaded: Loaded, told: list[str], newest: int) -> int:
-    """The number of what runs; ``newest`` was given once, readable now or not; ``told`` gets what was wrong."""
+def _keep_version(loaded: Loaded, given: Loaded, file: Path, told: list[str], newest: int) -> int:
+    """The number of what runs, started with ``file``; ``newest`` was given once, readable now or not.
+
+    ``told`` gets what was wrong.  ``given``: what the file says, which is no news from now on.
+    """
     now = local_clock().now_iso()
-    started = Version(0, now, user_name(os.getuid()), "given at start", os.path.abspath(loaded.file))
+    started = Version(0, now, user_name(os.getuid()), GIVEN, os.path.abspath(file))
     number, trouble = adopt_text(VersionStore(state_dir()), loaded.text, started, newest)
     if trouble:
         told.append(trouble)
+    try:
+        note_taken(state_dir(), os.path.abspath(file), given.text)
+        keep_own_settings(state_dir(), loaded.config, number)
+    except OSError as error:
+        told.append(f"that {file} was taken cannot be kept in {state_dir()}: {error.strerror}")
     return number
 
 
@@ -299,6 +309,8 @@ def close_doors(doors: list[WebDoor]) -> None:
 
 def _notes(config: Config, limits: WorkerLimits, workers: int, addresses: AddressOwner) -> Sequence[str]:
     notes = [f"raised {address}" for address in addresses.raised]
+    if former := former_pair():
+        notes.append(former.words)
     wanted = sum(service.max_connections for service in config.virtual_services)
     if limits.connections * workers < wanted:
         notes.append(

@@ -47,7 +47,7 @@ def run(config_path: str | os.PathLike[str]) -> int:
 
 def _begin(path: Path) -> int:
     try:
-        load(path)  # whatever is left stays as it is when this file cannot be used
+        loaded = load(path)  # whatever is left stays as it is when this file cannot be used
         with ExitStack() as undo:
             locks = take_locks(undo)
             kept = take(os.environ, os.getpid())
@@ -59,7 +59,7 @@ def _begin(path: Path) -> int:
             return _regained(estate, path)
         if estate is not None and (found := _found_again(estate, path, names)) is not None:
             return _supervise_heirs(*found)
-        assets = prepare(path, locks)
+        assets = prepare(path, loaded, locks)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return BAD_CONFIG

@@ -174,7 +174,7 @@ class Switch:
                 positions,
                 max(workers, assets.workers),
                 assets.listeners,
-                free_bind=assets.addresses.is_paired,
+                free_bind=assets.addresses.may_be_elsewhere,
             )
         except (AddressFaults, ListenFaults) as error:
             assets.addresses.drop(raised)

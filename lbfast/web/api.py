@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 
 from lbfast import __version__
-from lbfast.web import api_candidate, api_kept, api_running, api_traffic, api_v2, metrics
+from lbfast.web import api_access, api_candidate, api_ha, api_kept, api_running, api_traffic, api_v2, metrics
 from lbfast.web.api_common import PROBLEM, Problem, Refusal, problem
 from lbfast.web.api_docs import api_page, operations_of
 from lbfast.web.auth import require
@@ -24,7 +24,7 @@ _DESCRIPTION: Final = """\
 Everything that the command line can do. Show an API key (`lbfast apikey create`) as `Authorization: Bearer KEY`.
 Refusals are `application/problem+json`. Edits go to the candidate; a commit makes it the running configuration.
 """
-_PARTS: Final = (api_traffic, api_candidate, api_running, api_kept)
+_PARTS: Final = (api_traffic, api_candidate, api_running, api_kept, api_ha, api_access)
 
 
 def routes(state: WebState) -> list[BaseRoute]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
@@ -23,7 +23,6 @@ from lbfast.web.api_common import (
     problem,
     tag_of,
 )
-from lbfast.web.auth import Identity
 
 ROUTER = APIRouter(prefix="/candidate", tags=["candidate"])
 
@@ -32,6 +31,33 @@ Settings = Annotated[
 ]
 Trial = Annotated[bool, Query(description="Only say what would be wrong.")]
 Removed = Annotated[Literal["cut", "drain"], Query(description="Connections of removed real servers.")]
+
+
+class Editing:
+    """An edit of the candidate: who wants it, what it must still be (If-Match), and where its new ETag goes."""
+
+    def __init__(self, request: Request, response: Response, who: Configurer, if_match: IfMatch = None) -> None:
+        self._request = request
+        self._response = response
+        self._who = who
+        self._tag = tag_of(if_match)
+
+    async def do(self, *operations: Report, trial: bool = False) -> Report:
+        """All of them or none; what is not valid ends the call."""
+        for operation in operations:
+            for key in ("service", "real"):
+                label = operation.get(key)
+                if isinstance(label, str):
+                    operation[key] = label.replace("%2F", "/").replace("%2f", "/")
+        wish: Report = {"operations": list(operations), "tag": self._tag, "trial": trial}
+        found = await ask(self._request, "candidate_edit", self._who, is_matched=True, **wish)
+        etag(self._response, found["tag"])
+        if not found["accepted"] and not trial:
+            raise _not_valid(found["problems"])
+        return found
+
+
+Editor = Annotated[Editing, Depends(Editing)]
 
 
 class Edits(BaseModel):
@@ -91,11 +117,9 @@ async def plan(request: Request, who: Reader, removed: Removed = "cut") -> Repor
 
 
 @ROUTER.post("/edits")
-async def edits(
-    request: Request, response: Response, who: Configurer, edits: Edits, if_match: IfMatch = None, trial: Trial = False
-) -> Report:
+async def edits(editor: Editor, edits: Edits, trial: Trial = False) -> Report:
     """Several operations as one."""
-    return await _edit(request, response, who, edits.operations, if_match, trial=trial)
+    return await editor.do(*edits.operations, trial=trial)
 
 
 @ROUTER.post("/health/test")
@@ -123,119 +147,51 @@ async def discard(request: Request, who: Configurer, if_match: IfMatch = None) -
 
 
 @ROUTER.post("/services", status_code=201)
-async def add_service(
-    request: Request, response: Response, who: Configurer, settings: Settings, if_match: IfMatch = None
-) -> Report:
+async def add_service(editor: Editor, settings: Settings) -> Report:
     """Add a virtual service; ``real_server`` may hold its real servers."""
-    return await _edit(request, response, who, [{"op": "add_service", "settings": settings}], if_match)
+    return await editor.do({"op": "add_service", "settings": settings})
 
 
 @ROUTER.patch("/services/{service}")
-async def change_service(
-    request: Request,
-    response: Response,
-    who: Configurer,
-    service: ServiceLabel,
-    settings: Settings,
-    if_match: IfMatch = None,
-) -> Report:
+async def change_service(editor: Editor, service: ServiceLabel, settings: Settings) -> Report:
     """Change keys of a virtual service."""
-    operation = {"op": "change_service", "service": service, "settings": settings}
-    return await _edit(request, response, who, [operation], if_match)
+    return await editor.do({"op": "change_service", "service": service, "settings": settings})
 
 
 @ROUTER.post("/services/{service}/clone", status_code=201)
-async def clone_service(
-    request: Request,
-    response: Response,
-    who: Configurer,
-    service: ServiceLabel,
-    settings: Settings,
-    if_match: IfMatch = None,
-) -> Report:
+async def clone_service(editor: Editor, service: ServiceLabel, settings: Settings) -> Report:
     """Copy a virtual service; ``label``, and ``address`` or ``ports``, must be others."""
-    operation = {"op": "clone_service", "service": service, "settings": settings}
-    return await _edit(request, response, who, [operation], if_match)
+    return await editor.do({"op": "clone_service", "service": service, "settings": settings})
 
 
 @ROUTER.delete("/services/{service}")
-async def delete_service(
-    request: Request, response: Response, who: Configurer, service: ServiceLabel, if_match: IfMatch = None
-) -> Report:
+async def delete_service(editor: Editor, service: ServiceLabel) -> Report:
     """Delete a virtual service."""
-    return await _edit(request, response, who, [{"op": "delete_service", "service": service}], if_match)
+    return await editor.do({"op": "delete_service", "service": service})
 
 
 @ROUTER.post("/services/{service}/reals", status_code=201)
-async def add_real(
-    request: Request,
-    response: Response,
-    who: Configurer,
-    service: ServiceLabel,
-    settings: Settings,
-    if_match: IfMatch = None,
-) -> Report:
+async def add_real(editor: Editor, service: ServiceLabel, settings: Settings) -> Report:
     """Add a real server."""
-    return await _edit(request, response, who, [{"op": "add_real", "service": service, "settings": settings}], if_match)
+    return await editor.do({"op": "add_real", "service": service, "settings": settings})
 
 
 @ROUTER.patch("/services/{service}/reals/{real}")
-async def change_real(
-    request: Request,
-    response: Response,
-    who: Configurer,
-    service: ServiceLabel,
-    real: RealLabel,
-    settings: Settings,
-    if_match: IfMatch = None,
-) -> Report:
+async def change_real(editor: Editor, service: ServiceLabel, real: RealLabel, settings: Settings) -> Report:
     """Change keys of a real server."""
-    operation = {"op": "change_real", "service": service, "real": real, "settings": settings}
-    return await _edit(request, response, who, [operation], if_match)
+    return await editor.do({"op": "change_real", "service": service, "real": real, "settings": settings})
 
 
 @ROUTER.delete("/services/{service}/reals/{real}")
-async def delete_real(
-    request: Request,
-    response: Response,
-    who: Configurer,
-    service: ServiceLabel,
-    real: RealLabel,
-    if_match: IfMatch = None,
-) -> Report:
+async def delete_real(editor: Editor, service: ServiceLabel, real: RealLabel) -> Report:
     """Delete a real server."""
-    return await _edit(request, response, who, [{"op": "delete_real", "service": service, "real": real}], if_match)
+    return await editor.do({"op": "delete_real", "service": service, "real": real})
 
 
 @ROUTER.patch("/globals")
-async def change_globals(
-    request: Request, response: Response, who: Configurer, settings: Settings, if_match: IfMatch = None
-) -> Report:
-    """Change what stands outside the virtual services: workers, log, web, alerts, backup ..."""
-    return await _edit(request, response, who, [{"op": "change_global", "settings": settings}], if_match)
-
-
-async def _edit(
-    request: Request,
-    response: Response,
-    who: Identity,
-    operations: list[Report],
-    if_match: str | None,
-    *,
-    trial: bool = False,
-) -> Report:
-    for operation in operations:
-        for key in ("service", "real"):
-            label = operation.get(key)
-            if isinstance(label, str):
-                operation[key] = label.replace("%2F", "/").replace("%2f", "/")
-    found = await ask(
-        request, "candidate_edit", who, is_matched=True, operations=operations, tag=tag_of(if_match), trial=trial
-    )
-    etag(response, found["tag"])
-    if not found["accepted"] and not trial:
-        raise _not_valid(found["problems"])
-    return found
+async def change_globals(editor: Editor, settings: Settings) -> Report:
+    """Change what stands outside the virtual services: workers, log, web, alerts, backup, graphs ..."""
+    return await editor.do({"op": "change_global", "settings": settings})
 
 
 def _not_valid(problems: list[Report]) -> Refusal:

@@ -1,4 +1,4 @@
-"""REST: what is kept: backups, graphs, logs, support archives; and a test of the alerts."""
+"""REST: what is kept: backups, graphs, logs, support archives; and what came of the alerts."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
+from lbfast.model.upkeep import MOST_REACH_S
 from lbfast.web.api_common import LONG_S, Configurer, Operator, Reader, Report, ask
 from lbfast.web.auth import Identity
 
@@ -20,7 +21,7 @@ PIECE: Final = 384 * 1024  # of an upload; it travels as base64 in a request of 
 _FILE: Final[dict[int | str, dict[str, Any]]] = {
     200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
 }
-Range = Annotated[int, Query(ge=60, le=32_140_800, description="Seconds back from the end.")]
+Range = Annotated[int, Query(ge=60, le=MOST_REACH_S, description="Seconds back from the end.")]
 Word = Annotated[str | None, Query(max_length=200)]
 
 
@@ -143,6 +144,12 @@ async def support(request: Request, who: Operator, wish: NewSupport | None = Non
 async def support_file(request: Request, who: Operator, name: str) -> Response:
     """Download a support archive."""
     return await fetch(request, who, "support", name)
+
+
+@ROUTER.get("/alerts")
+async def alerts(request: Request, who: Reader) -> Report:
+    """The ways by which alerts are sent, and what came of the last ones."""
+    return await ask(request, "alerts", who)
 
 
 @ROUTER.post("/alerts/test")

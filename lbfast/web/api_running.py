@@ -16,7 +16,9 @@ from lbfast.web.roles import CONFIGURE, OPERATE, REPORT, may
 ROUTER = APIRouter(tags=["configuration"])
 
 # Acts that operators may do; every other act needs the role configure, what only reads the role report.
-OPERATED: Final = frozenset({"drain", "halt", "online", "weight", "persistence_clear", "persistence_pin", "wait"})
+OPERATED: Final = frozenset(
+    {"drain", "halt", "online", "weight", "persistence_clear", "persistence_pin", "wait", "ha_takeover"}
+)
 
 
 class Text(BaseModel):

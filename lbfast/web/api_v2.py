@@ -13,12 +13,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from lbfast.control.lbcli_run import MOST_ACTIONS, role_of, run
+from lbfast.control.lbcli_run import API_SWITCH, MOST_ACTIONS, role_of, run
 from lbfast.web.api_common import LONG_S
 from lbfast.web.auth import public, source_of, state_of
 from lbfast.web.client import ControlError, ControlUnavailable
 from lbfast.web.roles import may
 from lbfast.web.state import WebState
+from lbfast.web.users import UserFault
+from lbfast.web.vendor import ON_AGAIN, VendorApi, carry_out
 
 KEY: Final = "x-lb-apikey"
 
@@ -30,6 +32,8 @@ def routes(_state: WebState) -> list[BaseRoute]:
 @public
 async def post(request: Request) -> Response:
     """Not for cookies: whoever posts shows password and key each time, so no other site can post for them."""
+    if not VendorApi(state_of(request).store).switch().is_on:  # and then nobody can try passwords here
+        return _answer([{"action": "", "status": "error", "message": f"this API is switched off; {ON_AGAIN}"}], 403)
     who = await _identify(request)
     if isinstance(who, Response):
         return who
@@ -46,19 +50,24 @@ async def post(request: Request) -> Response:
     if refused:
         return _answer([{"action": _name(action), "status": "error", "message": refused} for action in actions], 403)
     try:
-        done, entries = await _carry_out(state_of(request), actions, name)
+        done, entries = await _carry_out(state_of(request), actions, name, source_of(request))
     except ControlUnavailable as error:
         return _answer([{"action": _name(it), "status": "error", "message": str(error)} for it in actions], 503)
     return _answer(entries, 200 if done else 400)
 
 
-async def _carry_out(state: WebState, actions: Sequence[Any], by: str) -> tuple[bool, list[dict[str, Any]]]:
+async def _carry_out(
+    state: WebState, actions: Sequence[Any], by: str, source: str
+) -> tuple[bool, list[dict[str, Any]]]:
     steps = run(actions)
     try:
         question = next(steps)
         while True:
             try:
-                answer = await state.client.call(question.verb, by, LONG_S, **question.args)
+                if question.verb == API_SWITCH:
+                    answer = _switch(state, question.args, by, source)
+                else:
+                    answer = await state.client.call(question.verb, by, LONG_S, **question.args)
             except ControlError as error:
                 question = steps.throw(error)
             else:
@@ -66,6 +75,13 @@ async def _carry_out(state: WebState, actions: Sequence[Any], by: str) -> tuple[
     except StopIteration as end:
         outcome: tuple[bool, list[dict[str, Any]]] = end.value
         return outcome
+
+
+def _switch(state: WebState, options: dict[str, Any], by: str, source: str) -> dict[str, Any]:
+    try:
+        return carry_out(state.store, state.audit, options, by, source, is_console=False)
+    except UserFault as fault:
+        raise ControlError("refused", str(fault)) from None
 
 
 async def _identify(request: Request) -> tuple[str, tuple[str, str]] | Response:
@@ -108,7 +124,7 @@ def _decoded(text: str) -> str:
 
 def _first_refused(actions: Sequence[Any], roles: tuple[str, str]) -> str:
     for action in actions:
-        needed = role_of(_name(action))
+        needed = role_of(_name(action), str(action.get("function", "")) if isinstance(action, dict) else "")
         if not all(may(role, needed) for role in roles):
             return f"{_name(action)} needs the role {needed}; the user has {roles[0]}, the key has {roles[1]}"
     return ""

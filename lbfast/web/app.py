@@ -24,6 +24,7 @@ from lbfast.web import (
     pages_clients,
     pages_commit,
     pages_config,
+    pages_graphing,
     pages_graphs,
     pages_ha,
     pages_health,
@@ -42,6 +43,7 @@ from lbfast.web import (
 from lbfast.web.auth import HOME, is_api, public, refuse
 from lbfast.web.guard import Bodies, Headers
 from lbfast.web.render import error_page
+from lbfast.web.said import said
 from lbfast.web.state import WebState
 from lbfast.web.static_files import static_routes
 
@@ -55,6 +57,7 @@ PARTS: Final = (
     pages_clients,
     pages_commit,
     pages_config,
+    pages_graphing,
     pages_graphs,
     pages_ha,
     pages_health,
@@ -94,7 +97,7 @@ async def _home(_request: Request) -> Response:
 
 async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    texts = {404: "There is no such page.", 405: "This page cannot be used like this."}
+    texts = {404: said("There is no such page."), 405: said("This page cannot be used like this.")}
     message = texts.get(error.status_code, str(error.detail))
     if is_api(request):
         return refuse(request, error.status_code, message)
@@ -103,8 +106,9 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
 
 async def _on_bug(request: Request, error: Exception) -> Response:
     traceback.print_exception(error, file=sys.stderr)
-    message = (
-        f"This is a fault of lbfast ({type(error).__name__}); its error output has more. Traffic is not concerned."
+    message = said(
+        "This is a fault of lbfast (%(name)s); its error output has more. Traffic is not concerned.",
+        name=type(error).__name__,
     )
     if is_api(request):
         return refuse(request, 500, message)

@@ -19,6 +19,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from lbfast.web.keys import PREFIX
 from lbfast.web.roles import may
+from lbfast.web.said import said
 from lbfast.web.state import WebState
 
 HOME: Final = "/lbadmin/"
@@ -38,6 +39,7 @@ class Identity:
     by: str
     digest: str = ""  # of the browser's session; empty for a key
     csrf: str = ""
+    key: str = ""  # id of the API key; empty for a browser
 
 
 def state_of(request: Request) -> WebState:
@@ -94,10 +96,19 @@ async def check(request: Request, role: str, *, csrf: bool = True, quiet: bool =
     request.state.identity = identity
     if request.method not in SAFE and identity.digest and csrf and await is_forged(request, identity):
         return refuse(
-            request, 403, "The form is too old or comes from another site. Go back, load the page, try again."
+            request, 403, said("The form is too old or comes from another site. Go back, load the page, try again.")
         )
     if not may(identity.role, role):
-        return refuse(request, 403, f"This needs the role {role}; {identity.name} has the role {identity.role}.")
+        return refuse(
+            request,
+            403,
+            said(
+                "This needs the role %(role)s; %(name)s has the role %(own)s.",
+                role=role,
+                name=identity.name,
+                own=identity.role,
+            ),
+        )
     return None
 
 
@@ -120,7 +131,7 @@ def identify_key(state: WebState, secret: str) -> Identity | None:
     if key is None:
         return None
     name = f"key {key.id}" + (f" ({key.label})" if key.label else "")
-    return Identity(name, key.role, name)
+    return Identity(name, key.role, name, key=key.id)
 
 
 async def is_forged(request: Request, identity: Identity) -> bool:
@@ -160,7 +171,7 @@ def is_api(request: Request) -> bool:
 
 def _who_are_you(request: Request) -> Response:
     if is_api(request):
-        return refuse(request, 401, "Show an API key: Authorization: Bearer KEY.")
+        return refuse(request, 401, said("Show an API key: Authorization: Bearer KEY."))
     if request.headers.get("accept", "").startswith("text/event-stream"):
         return Response(status_code=401)
     if state_of(request).users.needs_setup():

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lbfast.web.client import AsyncClient
+from lbfast.web.said import said
 
 Data = dict[str, Any]
 Problem = Mapping[str, Any]
@@ -68,12 +69,17 @@ async def edit(
     return outcome_of(report, service, real)
 
 
+def found_expected(problem: Problem) -> str:
+    """For the field that a problem is about."""
+    return said("Found %(found)s, expected %(expected)s.", found=problem["found"], expected=problem["expected"])
+
+
 def outcome_of(report: Mapping[str, Any], service: str | None, real: str | None) -> Outcome:
     """Of what lbfast said of an edit, or of one that was only tried."""
     faults: dict[str, str] = {}
     others: list[str] = []
     for problem in report["problems"]:
-        text = f"Found {problem['found']}, expected {problem['expected']}."
+        text = found_expected(problem)
         if problem["field"] and (problem["service"], problem["real"]) == (service, real):
             faults.setdefault(_plain(problem["field"]), text)
         else:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+from lbfast.web.said import counted, said
 from lbfast.web.words import quoted
 
 if TYPE_CHECKING:
@@ -31,7 +32,12 @@ def certificate_notes(own: Certificate | None, found: Sequence[Mapping[str, Any]
     seen = [_note_of(it) for it in found]
     notes += seen[:MOST_SHOWN]
     if len(seen) > MOST_SHOWN:
-        notes.append(Note(f"And certificates of {len(seen) - MOST_SHOWN} more real servers.", "/lbadmin/logs/events"))
+        text = counted(
+            "And the certificate of %(num)s more real server.",
+            "And certificates of %(num)s more real servers.",
+            len(seen) - MOST_SHOWN,
+        )
+        notes.append(Note(text, "/lbadmin/logs/events"))
     return notes
 
 
@@ -40,11 +46,16 @@ def own_notes(own: Certificate, moment: datetime) -> list[Note]:
     if left > WARN_BEFORE:
         return []
     href = "/lbadmin/local/certificate"
+    day = f"{own.not_after:%Y-%m-%d}"
     if left <= timedelta(0):
-        return [Note(f"The certificate of this web interface ended on {own.not_after:%Y-%m-%d}.", href, is_over=True)]
-    days = max(1, left.days)
-    many = "" if days == 1 else "s"
-    return [Note(f"The certificate of this web interface ends in {days} day{many}, on {own.not_after:%Y-%m-%d}.", href)]
+        return [Note(said("The certificate of this web interface ended on %(day)s.", day=day), href, is_over=True)]
+    text = counted(
+        "The certificate of this web interface ends in %(num)s day, on %(day)s.",
+        "The certificate of this web interface ends in %(num)s days, on %(day)s.",
+        max(1, left.days),
+        day=day,
+    )
+    return [Note(text, href)]
 
 
 def _note_of(found: Mapping[str, Any]) -> Note:

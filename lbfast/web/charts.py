@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from lbfast.web.words import count, rate, size, span
+from lbfast.model.visible import size
+from lbfast.web.words import count, rate, span
 
 WIDTH: Final = 760.0
 HEIGHT: Final = 180.0
@@ -40,11 +41,11 @@ class Chart:
 
 
 def per_second(value: float) -> str:
-    return f"{value:,.1f}/s"
+    return f"{value:,.0f}/s" if value >= 100 else f"{value:.1f}/s"
 
 
 def milliseconds(value: float) -> str:
-    return span(value / 1000)
+    return f"{value:.2f} ms" if 0 < value < 10 else span(value / 1000)
 
 
 def percent(value: float) -> str:
@@ -89,7 +90,9 @@ def band(title: str, start: float, end: float, points: Sequence[Point], step: fl
 
 
 def hours_of(start: float, end: float) -> tuple[Mark, ...]:
-    form = "%H:%M" if end - start <= 2 * 86_400 else "%d %b" if end - start < 300 * 86_400 else "%b %Y"
+    form = (
+        "%H:%M" if end - start <= 2 * 86_400 else "%m-%d" if end - start < 300 * 86_400 else "%Y-%m"
+    )  # in any language
     times = [start + (end - start) * place / _LABELS for place in range(_LABELS + 1)]
     return tuple(Mark(round(_x(at, start, end), 1), datetime.fromtimestamp(at).strftime(form)) for at in times)
 

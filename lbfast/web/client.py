@@ -11,6 +11,7 @@ from typing import Any, Final
 from lbfast.control import protocol
 from lbfast.control.client import ControlUnavailable
 from lbfast.control.protocol import ControlError
+from lbfast.web.said import said
 
 __all__ = ["AsyncClient", "ControlError", "ControlUnavailable"]
 
@@ -38,9 +39,15 @@ class AsyncClient:
                     await writer.drain()
                 return protocol.decode_answer(await _line(reader, verb))
         except TimeoutError:
-            raise ControlUnavailable(f"lbfast did not answer {verb!r} within {limit:g} s; try again") from None
+            raise ControlUnavailable(
+                said(
+                    "lbfast did not answer %(verb)s within %(limit)s s; try again", verb=repr(verb), limit=f"{limit:g}"
+                )
+            ) from None
         except ConnectionError as error:
-            raise ControlUnavailable(f"the connection to lbfast broke ({error.strerror}); try again") from None
+            raise ControlUnavailable(
+                said("the connection to lbfast broke (%(why)s); try again", why=error.strerror)
+            ) from None
 
     async def stream(self, verb: str, by: str = "", **args: Any) -> AsyncIterator[Any]:
         """The results of a verb that goes on answering; ends when lbfast closes the connection."""
@@ -62,7 +69,9 @@ class AsyncClient:
             reader, writer = await asyncio.open_unix_connection(protocol.check_path(self.path), limit=MOST_ANSWER)
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or str(error)
-            message = f"lbfast's control process cannot be reached ({why}); it is probably restarting, try again"
+            message = said(
+                "lbfast's control process cannot be reached (%(why)s); it is probably restarting, try again", why=why
+            )
             raise ControlUnavailable(message) from None
         try:
             yield reader, writer
@@ -77,5 +86,7 @@ def _request(verb: str, args: dict[str, Any], by: str) -> bytes:
 async def _line(reader: asyncio.StreamReader, verb: str) -> bytes:
     line = await reader.readline()
     if not line.endswith(b"\n"):
-        raise ControlUnavailable(f"lbfast closed the connection before it answered {verb!r}; try again")
+        raise ControlUnavailable(
+            said("lbfast closed the connection before it answered %(verb)s; try again", verb=repr(verb))
+        )
     return line

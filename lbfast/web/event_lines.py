@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lbfast.web.words import moment, shown, size, span
+from lbfast.model.visible import clean, size
+from lbfast.web.said import joined, said
+from lbfast.web.words import moment, span
 
 Event = Mapping[str, Any]
 GOOD, BAD, PLAIN = "good", "bad", ""
@@ -16,7 +18,7 @@ def event_line(event: Event) -> dict[str, str]:
     kind = str(event["event"])
     makers = {"open": _open, "close": _close, "refuse": _refuse, "connect_fail": _failed}
     maker = makers.get(kind)
-    text = maker(event) if maker else shown(event.get("message", ""))
+    text = maker(event) if maker else clean(event.get("message", ""))
     family = "connections" if maker else kind
     return {
         "at": moment(event.get("at")),
@@ -29,7 +31,7 @@ def event_line(event: Event) -> dict[str, str]:
 
 
 def _where(event: Event) -> str:
-    return " / ".join(shown(event[key]) for key in ("service", "real") if event.get(key))
+    return " / ".join(clean(event[key]) for key in ("service", "real") if event.get(key))
 
 
 def _tone(kind: str, text: str) -> str:
@@ -39,26 +41,37 @@ def _tone(kind: str, text: str) -> str:
 
 
 def _open(event: Event) -> str:
-    attempts = f", attempt {event['attempts']}" if event.get("attempts", 1) > 1 else ""
-    return f"{event['client']} → {shown(event.get('real') or '?')} ({event.get('reason')}{attempts})"
+    parts = [str(event.get("reason"))]
+    if event.get("attempts", 1) > 1:
+        parts.append(said("attempt %(count)s", count=event["attempts"]))
+    return _line(event, parts)
 
 
 def _close(event: Event) -> str:
-    amount = f"{size(event.get('bytes_in', 0))} in, {size(event.get('bytes_out', 0))} out"
-    took = span((event.get("duration_ms") or 0) / 1000)
-    return f"{event['client']} → {shown(event.get('real') or '?')} ({amount} in {took}, {_end(event)})"
+    amount = said(
+        "%(in)s in, %(out)s out in %(time)s",
+        **{"in": size(event.get("bytes_in", 0)), "out": size(event.get("bytes_out", 0))},
+        time=span((event.get("duration_ms") or 0) / 1000),
+    )
+    return _line(event, [amount, *_end(event)])
 
 
 def _refuse(event: Event) -> str:
-    return f"{event['client']} refused ({_end(event)})"
+    return said("%(client)s refused (%(end)s)", client=event["client"], end=joined(*_end(event), gap=", "))
 
 
 def _failed(event: Event) -> str:
-    error = shown(event.get("error") or "failed")
-    return f"{event['client']} → {shown(event.get('real') or '?')} (attempt {event.get('attempts', 1)}, {error})"
+    attempt = said("attempt %(count)s", count=event.get("attempts", 1))
+    return _line(event, [attempt, clean(event["error"]) if event.get("error") else said("failed")])
 
 
-def _end(event: Event) -> str:
-    by = f" by {event['by']}" if event.get("by") not in (None, "nobody") else ""
-    error = f", {shown(event['error'])}" if event.get("error") else ""
-    return f"{event.get('ended')}{by}{error}"
+def _line(event: Event, parts: list[str]) -> str:
+    """Who went where, and what there is to say of it."""
+    where = f"{event['client']} → {clean(event.get('real') or '?')}"
+    return joined(where, joined("(", joined(*parts, gap=", "), ")", gap=""))
+
+
+def _end(event: Event) -> list[str]:
+    by = event.get("by") not in (None, "nobody")
+    ended = said("%(ended)s by %(by)s", ended=event.get("ended"), by=event["by"]) if by else str(event.get("ended"))
+    return [ended, *([clean(event["error"])] if event.get("error") else [])]

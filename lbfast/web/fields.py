@@ -15,7 +15,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from lbfast.model.service import RealServer, VirtualService
-from lbfast.model.upkeep import AlertSettings, BackupSettings
+from lbfast.model.upkeep import AlertSettings, BackupSettings, GraphSettings
 
 Schema = dict[str, Any]
 
@@ -34,11 +34,20 @@ TITLES: Final = MappingProxyType(
         "alerts:email.ca_file": "File of authorities to trust",
         "alerts:email.password_file": "File with the password",
         "alerts:webhook": "Webhook URL",
+        "alerts:syslog": "Local syslog",
+        "alerts:syslog_server.host": "Syslog server",
+        "alerts:syslog_server.ca_file": "File of authorities to trust",
         "alerts:certificate_days": "Certificate ends in (days)",
         "alerts:table_percent": "Persistence table filled (percent)",
         "backup:every": "Time between two backups",
         "backup:keep": "How many are kept",
         "backup:passphrase_file": "File with the passphrase",
+        "graphs:keep_10s": "Values of 10 seconds",
+        "graphs:keep_1m": "Values of a minute",
+        "graphs:keep_5m": "Values of 5 minutes",
+        "graphs:keep_30m": "Values of half an hour",
+        "graphs:keep_2h": "Values of two hours",
+        "graphs:keep_1d": "Values of a day",
     }
 )
 BASIC: Final = MappingProxyType(
@@ -61,6 +70,9 @@ CHOICES: Final = MappingProxyType(
         "tls": "TLS handshake",
         "external": "External script",
         "starttls": "STARTTLS",
+        "alerts:tls": "TLS",
+        "udp": "UDP",
+        "alerts:tcp": "TCP",
     }
 )
 GROUPS: Final = (
@@ -79,6 +91,9 @@ GROUPS: Final = (
     ),
     ("Other", ("",)),
 )
+
+
+_CAPITALS: Final = frozenset({"tcp", "sni", "tls"})
 
 
 @dataclass(frozen=True)
@@ -124,15 +139,19 @@ def form_of(kind: str) -> Form:
     return Form(basic, tuple(groups))
 
 
-TABLES: Final[Mapping[str, type[BaseModel]]] = MappingProxyType({"alerts": AlertSettings, "backup": BackupSettings})
+TABLES: Final[Mapping[str, type[BaseModel]]] = MappingProxyType(
+    {"alerts": AlertSettings, "backup": BackupSettings, "graphs": GraphSettings}
+)
 _TABLE_GROUPS: Final = MappingProxyType(
     {
         "alerts": (
             ("E-mail", ("alerts.email.",)),
+            ("Syslog server", ("alerts.syslog_server.",)),
             ("Webhook and syslog", ("alerts.webhook", "alerts.syslog")),
             ("What is told, and how often", ("",)),
         ),
         "backup": (("Scheduled backups", ("",)),),
+        "graphs": (("How far back the graphs reach", ("",)),),
     }
 )
 
@@ -189,13 +208,25 @@ def _field(kind: str, path: tuple[str, ...], raw: Schema, part: Schema, is_requi
     types = {"boolean": "switch", "integer": "number", "number": "number", "array": "list"}
     return Field(
         name,
-        TITLES.get(f"{kind}:{name}", path[-1].replace("_", " ").capitalize()),
+        TITLES.get(f"{kind}:{name}", _title(path[-1])),
         str(raw.get("description", "")),
         "choice" if words else types.get(str(part.get("type")), "text"),
         shown_value(part.get("default")),
         is_required,
-        tuple((word, CHOICES.get(word, word.replace("_", " ").capitalize())) for word in words),
+        tuple((word, _choice(kind, word)) for word in words),
     )
+
+
+def _choice(kind: str, word: str) -> str:
+    """A word of the file in words; some mean something else in another table."""
+    return CHOICES.get(f"{kind}:{word}") or CHOICES.get(word) or _title(word)
+
+
+def _title(word: str) -> str:
+    """``tcp_user_timeout`` is "TCP user timeout"; what is in capitals stays so."""
+    words = word.replace("_", " ").split()
+    shown = [it.upper() if it in _CAPITALS else it for it in words]
+    return " ".join([shown[0][:1].upper() + shown[0][1:], *shown[1:]])
 
 
 def shown_value(value: Any) -> str:

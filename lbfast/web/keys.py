@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from lbfast.web.roles import check_role
+from lbfast.web.said import said
 from lbfast.web.store import Clock, now
 
 PREFIX: Final = "lbf_"
@@ -37,12 +38,14 @@ class ApiKeys:
         self._store = store
         self._clock = clock
 
-    def create(self, role: str, by: str, label: str = "", lives: timedelta | None = None) -> tuple[ApiKey, str]:
+    def create(
+        self, role: str, by: str, label: str = "", lives: timedelta | None = None, secret: str | None = None
+    ) -> tuple[ApiKey, str]:
         """A new key and its secret, which nobody can read again; ValueError for a bad role or label."""
         check_role(role)
         if not _LABEL.fullmatch(label):
-            raise ValueError("a label has at most 100 characters, none of them a control character")
-        identity, secret = secrets.token_hex(4), PREFIX + secrets.token_urlsafe(32)
+            raise ValueError(said("a label has at most 100 characters, none of them a control character"))
+        identity, secret = secrets.token_hex(4), secret or PREFIX + secrets.token_urlsafe(32)
         moment = self._clock()
         expires = (moment + lives).isoformat(timespec="seconds") if lives else None
         self._store.execute(

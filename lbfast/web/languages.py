@@ -1,17 +1,18 @@
-"""Languages of the pages: English is in the templates, any other is a gettext catalogue beside them.
+"""Languages of the pages: English is in templates, code and script, any other is a gettext catalogue beside them.
 
-``python -m lbfast.web.languages > cy.po`` collects every string.  A translation is that file with its ``msgstr``
-filled, named after its language: in ``locale`` beside this module, or in ``web/languages`` of the state directory.
+``python -m lbfast.web.languages > cy.po`` collects every string (``collect.py``).  A translation is that file with its
+``msgstr`` filled, named after its language: in ``locale`` beside this module, or in ``web/languages`` of the state
+directory.
 """
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from gettext import NullTranslations
+from gettext import NullTranslations, c2py
 from pathlib import Path
 from typing import Final
 
@@ -20,41 +21,47 @@ FOLDER: Final = "languages"
 MOST_BYTES: Final = 2 << 20
 _CODE: Final = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})?")
 _NAMED: Final = re.compile(r"%\((\w+)\)[sd]")
-_LINE: Final = re.compile(r'(msgid|msgstr)?\s*("(?:[^"\\]|\\.)*")\s*')
-_CHARTS: Final = (
-    *(
-        "Connections",
-        "New connections",
-        "Traffic",
-        "Processor",
-        "Memory",
-        "Time to connect",
-        "Failed connects",
-        "Health",
-    ),
-    *("open", "new", "from clients", "to clients", "CPU", "in use", "mean", "failed"),
-)
+_LINE: Final = re.compile(r'(msgid|msgid_plural|msgstr|msgstr\[\d\])?\s*("(?:[^"\\]|\\.)*")\s*')
+_PLURALS: Final = re.compile(r"^Plural-Forms: *nplurals *= *(\d) *; *plural *= *([^;]+);?", re.MULTILINE)
 _RIGHT_TO_LEFT: Final = frozenset({"ar", "fa", "he", "ur", "yi"})
 
 
-class Catalogue(NullTranslations):
-    """What a message is called in one language; what is not translated stays English."""
+Texts = dict[str, tuple[str, ...]]
 
-    def __init__(self, texts: Mapping[str, str]) -> None:
+
+class Catalogue(NullTranslations):
+    """What a message is called in one language; what is not translated stays English.
+
+    ``texts``: the translation of each message, or one for each of the language's plural forms.
+    """
+
+    def __init__(self, texts: Mapping[str, tuple[str, ...]]) -> None:
         super().__init__()
         self._texts = texts
+        _, self._form_of = plural_forms(texts.get("", ("",))[0])
 
     @property
     def name(self) -> str:
         """Of the language, in itself."""
-        found = re.search(r"^X-Language-Name: *(.+)$", self._texts.get("", ""), re.MULTILINE)
+        found = re.search(r"^X-Language-Name: *(.+)$", self._texts.get("", ("",))[0], re.MULTILINE)
         return found[1].strip() if found else ""
 
     def gettext(self, message: str) -> str:
-        return self._texts.get(message, message) if message else message
+        return self._texts.get(message, (message,))[0] if message else message
 
     def ngettext(self, msgid1: str, msgid2: str, n: int) -> str:
-        return self.gettext(msgid1 if n == 1 else msgid2)
+        forms = self._texts.get(msgid1)
+        if forms is None:
+            return msgid1 if n == 1 else msgid2
+        return forms[min(self._form_of(n), len(forms) - 1)]
+
+
+def plural_forms(head: str) -> tuple[int, Callable[[int], int]]:
+    """How many forms a language has and which one a number takes, of a catalogue's head; as English if it is silent."""
+    found = _PLURALS.search(head)
+    if found is None:
+        return 2, lambda number: int(number != 1)
+    return int(found[1]), c2py(found[2])
 
 
 @dataclass(frozen=True)
@@ -111,22 +118,22 @@ def read_languages(*folders: Path) -> Languages:
     return Languages(found, tuple(problems))
 
 
-def read_po(text: str) -> dict[str, str]:
+def read_po(text: str) -> Texts:
     """The translated messages; ValueError names the line that is not gettext's, or would break a page."""
-    texts: dict[str, str] = {}
+    texts: Texts = {}
     parts: dict[str, str] = {}
     key, is_fuzzy = "", False
 
     def keep() -> None:
-        msgid, msgstr = parts.get("msgid", ""), parts.get("msgstr", "")
-        if fault := _fault(msgid, msgstr):
+        msgid, forms = parts.get("msgid", ""), tuple(parts[it] for it in sorted(parts) if it.startswith("msgstr"))
+        if fault := _fault(msgid, parts.get("msgid_plural", ""), forms, texts.get("", ("",))[0]):
             raise ValueError(f"{msgid[:60]!r}: {fault}")
-        if msgstr and not is_fuzzy:
-            texts[msgid] = msgstr
+        if forms and all(forms) and not is_fuzzy:
+            texts[msgid] = forms
 
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.startswith("#"):
-            if "msgstr" in parts:
+            if any(it.startswith("msgstr") for it in parts):
                 keep()
                 parts, is_fuzzy = {}, False
             is_fuzzy = is_fuzzy or line.startswith("#, fuzzy")
@@ -134,7 +141,7 @@ def read_po(text: str) -> dict[str, str]:
         found = _LINE.fullmatch(line)
         if found is None or not (found[1] or key):
             raise ValueError(f"line {number} is neither msgid, msgstr nor a text in quotes")
-        if found[1] == "msgid" and "msgstr" in parts:
+        if found[1] == "msgid" and any(it.startswith("msgstr") for it in parts):
             keep()
             parts, is_fuzzy = {}, False
         key = found[1] or key
@@ -143,64 +150,45 @@ def read_po(text: str) -> dict[str, str]:
     return texts
 
 
-def _fault(msgid: str, msgstr: str) -> str:
+def _fault(msgid: str, plural: str, forms: tuple[str, ...], head: str) -> str:
     """A translation is put into pages as it is: no markup of its own, and the values of the English text."""
     if not msgid:
+        plural_forms("".join(forms))  # ValueError when it is no expression
         return ""
-    if set("<>") & (set(msgstr) - set(msgid)):
+    if plural and any(forms) and len(forms) != plural_forms(head)[0]:
+        return f"it has {len(forms)} plural forms, Plural-Forms in the head says {plural_forms(head)[0]}"
+    return next(filter(None, (_fault_of(msgid + plural, form) for form in forms)), "")
+
+
+def _fault_of(english: str, form: str) -> str:
+    if set("<>") & (set(form) - set(english)):
         return "a translation has no markup"
-    if not set(_NAMED.findall(msgstr)) <= set(_NAMED.findall(msgid)):
+    if not set(_NAMED.findall(form)) <= set(_NAMED.findall(english)):
         return "it names a value that the English text does not have"
-    if _NAMED.search(msgid) and "%" in _NAMED.sub("", msgstr).replace("%%", ""):
+    if not _has_bare_percent(english) and _has_bare_percent(form):
         return "a % that is none of a value is written %%"
     return ""
 
 
+def _has_bare_percent(text: str) -> bool:
+    return "%" in _NAMED.sub("", text).replace("%%", "")
+
+
 def render_pot() -> str:
     """Every string of the pages."""
+    from lbfast.web.collect import messages
+
     lines = ["# Strings of lbfast's web interface. Made by: python -m lbfast.web.languages", 'msgid ""', 'msgstr ""']
     lines += ['"Content-Type: text/plain; charset=UTF-8\\n"', '"X-Language-Name: the name of the language, in it\\n"']
-    for message in sorted(set(_in_templates()) | set(_in_code())):
-        lines += ["", f"msgid {_quoted(message)}", 'msgstr ""']
+    lines += ['"Plural-Forms: nplurals=2; plural=(n != 1);\\n"']
+    for one, *many in messages():
+        lines += ["", f"msgid {_quoted(one)}"]
+        lines += [f"msgid_plural {_quoted(many[0])}", 'msgstr[0] ""', 'msgstr[1] ""'] if many else ['msgstr ""']
     return "\n".join(lines) + "\n"
 
 
 def _quoted(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
-
-
-def _in_templates() -> Iterator[str]:
-    from lbfast.web.render import environment, sources
-
-    for source in sources().values():
-        for _, _, message in environment().extract_translations(source):  # type: ignore[attr-defined]
-            text = message[0] if isinstance(message, tuple) else message  # with its values beside it
-            if isinstance(text, str):
-                yield text
-
-
-def _in_code() -> Iterator[str]:
-    """What templates translate, but does not stand in them."""
-    from lbfast.web.fields import TABLES, form_of, table_form
-    from lbfast.web.menu import MENU
-    from lbfast.web.pages_graphs import RANGES
-    from lbfast.web.pages_search import SPANS
-    from lbfast.web.pages_view import VIEWS
-    from lbfast.web.words import state_words
-
-    for entry in MENU:
-        yield from (entry.title, *(part.title for part in entry.parts))
-    yield from (title for _, title in VIEWS)
-    yield from (title for _, title, _ in (*RANGES, *SPANS))
-    yield from _CHARTS
-    yield from ("Version", "Pid", "Started", "Config", "Workers")  # of the support page
-    yield from state_words()
-    yield from ("Virtual Service", "Real Server", "primary", "secondary", "Primary", "Secondary")
-    yield from ("Active", "Passive", "Alone", "Claiming", "Leaving", "Unknown", "up", "down", "unknown")
-    for form in (form_of("service"), form_of("real"), *map(table_form, TABLES)):
-        yield from (group for group, _ in form.groups)
-        for it in form.all:
-            yield from (it.title, *(title for _, title in it.choices), *([it.help] if it.help else []))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,10 @@ from lbfast.web.words import service_state, taken
 
 WATCHED_S: Final = 1.0
 ALONE_S: Final = 10.0  # nobody looks: only the little graphs go on
-COST_SHARE: Final = 0.01  # of the time that may be spent on asking
+COST_SHARE: Final = 0.02  # of a core, for asking again and again
+NEWS_SHARE: Final = 0.1  # while servers change their states, or operators change things
+BOTH: Final = 6.0  # what control and this process spend, in CPU time of this one (`python -m bench.web_cost`)
+NEWS_SPACE_S: Final = 0.1
 SPARK_S: Final = 10.0
 SPARK_POINTS: Final = 60
 _BEHIND: Final = 8  # messages that a page may be behind before it has to begin anew
@@ -37,7 +40,9 @@ class Live:
         self._stopping = stopping
         self._queues: set[asyncio.Queue[bytes]] = set()
         self._task: asyncio.Task[None] | None = None
+        self._listening: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
+        self._news = asyncio.Event()
         self._services: dict[str, Service] = {}
         self._shape: tuple[Any, ...] = ()
         self._host = HostFigures()
@@ -61,22 +66,29 @@ class Live:
                 yield b": still here\n\n"
         finally:
             self._queues.discard(queue)
+            if not self._queues and self._listening is not None:
+                self._listening.cancel()
+                self._listening = None
 
     def start(self) -> None:
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run())
+        if self._queues and (self._listening is None or self._listening.done()):
+            self._listening = asyncio.create_task(self._listen())
 
     async def stop(self) -> None:
         for queue in self._queues:
             with suppress(asyncio.QueueFull):
                 queue.put_nowait(b": bye\n\n")
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        tasks = [task for task in (self._task, self._listening) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _run(self) -> None:
         while not self._stopping.is_set():
-            before = time.monotonic()
+            before, spent = time.monotonic(), time.process_time()
+            self._news.clear()
             try:
                 await self._turn()
                 self._is_away = False
@@ -84,14 +96,28 @@ class Live:
                 if not self._is_away:
                     self._tell(_event("away", {"message": str(error)}))
                 self._is_away = True
-            cost = time.monotonic() - before
+            # On a busy machine an answer takes long, and yet costs no more than ever.
+            cost = min(time.monotonic() - before, BOTH * (time.process_time() - spent))
             self._wake.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(max(WATCHED_S if self._queues else ALONE_S, cost / COST_SHARE / 2)):
-                    await (self._sleep_watched() if self._queues else self._wake.wait())
+            await self._sleep(cost)
 
-    async def _sleep_watched(self) -> None:
-        await asyncio.Event().wait()
+    async def _sleep(self, cost: float) -> None:
+        """Until the next turn: as long as the last one's CPU time asks for, or until something has happened."""
+        if not self._queues:
+            await _wait(self._wake, ALONE_S)
+            return
+        least = min(WATCHED_S, max(NEWS_SPACE_S, cost / NEWS_SHARE))
+        await asyncio.sleep(least)
+        await _wait(self._news, min(ALONE_S, max(WATCHED_S, cost / COST_SHARE)) - least)
+
+    async def _listen(self) -> None:
+        """States and edits show at once, however rarely the figures are asked for."""
+        while self._queues and not self._stopping.is_set():
+            self._news.set()  # what has happened while nobody listened
+            with suppress(ControlError, ControlUnavailable):
+                async for _ in self._client.stream("events", follow=True, connections=False):
+                    self._news.set()
+            await asyncio.sleep(WATCHED_S)
 
     async def _turn(self) -> None:
         report = await self._client.call("overview")
@@ -158,6 +184,12 @@ class Sparks:
 
     def of(self, label: str) -> list[float]:
         return list(self._points.get(label, ()))
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 def change_of(before: Service | None, after: Service) -> dict[str, Any]:

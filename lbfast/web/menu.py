@@ -32,6 +32,7 @@ MENU: Final = (
             Entry("Service Socket Addresses", "local/sockets", role=CONFIGURE),
             Entry("Certificate", "local/certificate", role=CONFIGURE),
             Entry("API Keys", "local/keys", role=CONFIGURE),
+            Entry("Graphing", "local/graphing", role=CONFIGURE),
             Entry("Logging & Workers", "local/system", role=CONFIGURE),
         ),
     ),

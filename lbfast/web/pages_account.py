@@ -14,6 +14,7 @@ from lbfast.web.ask import text_of
 from lbfast.web.auth import LOGIN, identity_of, require, source_of, state_of
 from lbfast.web.passwords import why_weak
 from lbfast.web.render import back, page
+from lbfast.web.said import said
 from lbfast.web.state import MOST_NOTES, WebState
 
 PLACE: Final = "/lbadmin/account"
@@ -48,7 +49,7 @@ async def change(request: Request) -> Response:
     makers = {"password": _password, "totp-on": _totp_on, "totp-off": _totp_off, "end": _end_others}
     maker = makers.get(what)
     if maker is None:
-        return back(request, PLACE, "bad", "There is nothing to be done of that name.")
+        return back(request, PLACE, "bad", said("There is nothing to be done of that name."))
     return await maker(request)
 
 
@@ -66,9 +67,9 @@ async def _password(request: Request) -> Response:
     state, identity = state_of(request), identity_of(request)
     old, new, again = (str(form.get(name) or "")[:300] for name in ("old", "password", "again"))
     if not await _is_own(request, old):
-        return back(request, PLACE, "bad", "The old password is wrong.")
+        return back(request, PLACE, "bad", said("The old password is wrong."))
     if new != again:
-        return back(request, PLACE, "bad", "The two new passwords differ.")
+        return back(request, PLACE, "bad", said("The two new passwords differ."))
     if weak := why_weak(new, identity.name):
         return back(request, PLACE, "bad", weak)
     async with state.hashing:
@@ -95,25 +96,25 @@ async def _totp_on(request: Request) -> Response:
     secret = _offer(request)
     step = totp.step_of(secret, text_of(form, "code", 10), state.clock().timestamp())
     if step is None:
-        return back(request, PLACE, "bad", "This code is wrong. Is the clock of the phone right?")
+        return back(request, PLACE, "bad", said("This code is wrong. Is the clock of the phone right?"))
     state.users.set_totp(identity.name, secret)
     state.users.use_totp(identity.name, step)
     state.offers.pop(identity.digest, None)
     state.audit.add(identity.by, "second factor on", source=source_of(request))
-    return back(request, PLACE, "good", "From the next login on, a code of the phone is asked for.")
+    return back(request, PLACE, "good", said("From the next login on, a code of the phone is asked for."))
 
 
 async def _totp_off(request: Request) -> Response:
     form = await request.form()
     state, identity = state_of(request), identity_of(request)
     if not await _is_own(request, str(form.get("old") or "")[:300]):
-        return back(request, PLACE, "bad", "The password is wrong.")
+        return back(request, PLACE, "bad", said("The password is wrong."))
     state.users.set_totp(identity.name, None)
     state.audit.add(identity.by, "second factor off", source=source_of(request))
-    return back(request, PLACE, "good", "The second factor is off.")
+    return back(request, PLACE, "good", said("The second factor is off."))
 
 
 async def _end_others(request: Request) -> Response:
     state, identity = state_of(request), identity_of(request)
     state.sessions.end_others(identity.name, identity.digest)
-    return back(request, PLACE, "good", "All other sessions have ended.")
+    return back(request, PLACE, "good", said("All other sessions have ended."))

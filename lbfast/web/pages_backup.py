@@ -10,12 +10,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from lbfast.model.visible import size
 from lbfast.web.ask import text_of
 from lbfast.web.auth import identity_of, require, source_of, state_of
 from lbfast.web.client import ControlError, ControlUnavailable
 from lbfast.web.files import fetch, put
 from lbfast.web.pages_history import COMMIT_S
 from lbfast.web.render import back, page, why
+from lbfast.web.said import said
 from lbfast.web.state import WebState
 from lbfast.web.tables import CHANGED, TableForm, read_table, save_table
 
@@ -79,21 +81,21 @@ async def act(request: Request) -> Response:
     try:
         if what == "make":
             report = await call("backup", by=identity.by, timeout=COMMIT_S, passphrase=passphrase)
-            text = f"{report['name']} is made, {report['size']:,} bytes."
+            text = said("%(name)s is made, %(size)s.", name=report["name"], size=size(report["size"]))
         elif what == "upload":
             name = await _upload(request, form.get("file"))
-            text = f"{name} is here. See what it would change before you restore it."
+            text = said("%(name)s is here. See what it would change before you restore it.", name=name)
         elif what == "look":
             trial = await call("restore", by=identity.by, name=name, passphrase=passphrase, trial=True)
             return await _show(request, trial, name)
         elif what == "restore":
             await call("restore", by=identity.by, timeout=COMMIT_S, name=name, passphrase=passphrase, confirm=300)
-            text = f"{name} is restored. It goes back by itself in 5 minutes unless you keep it."
+            text = said("%(name)s is restored. It goes back by itself in 5 minutes unless you keep it.", name=name)
         elif what == "delete":
             await call("file_delete", by=identity.by, kind="backup", name=name)
-            text = f"{name} is deleted."
+            text = said("%(name)s is deleted.", name=name)
         else:
-            return back(request, BACKUP, "bad", "There is nothing to be done of that name.")
+            return back(request, BACKUP, "bad", said("There is nothing to be done of that name."))
     except (ControlError, ControlUnavailable, ValueError) as error:
         return await _show(request, None, name, why(error))
     state.audit.add(identity.by, f"backup {what}", name, source_of(request))
@@ -109,7 +111,7 @@ async def _save_schedule(request: Request, form: FormData) -> Response:
 
 async def _upload(request: Request, file: Any) -> str:
     if not isinstance(file, UploadFile) or not file.filename:
-        raise ValueError("Choose a backup file first.")
+        raise ValueError(said("Choose a backup file first."))
     name = _NAME.sub("-", file.filename.rpartition("/")[2].rpartition("\\")[2])[-90:].lstrip(".-_") or "backup"
     await put(state_of(request).client, identity_of(request).by, "backup", name, await file.read())
     return name
@@ -142,7 +144,7 @@ async def make_archive(request: Request) -> Response:
     except (ControlError, ControlUnavailable) as error:
         return back(request, SUPPORT, "bad", why(error))
     state.audit.add(identity.by, "support archive", report["name"], source_of(request))
-    return back(request, SUPPORT, "good", f"{report['name']} is ready to be downloaded.")
+    return back(request, SUPPORT, "good", said("%(name)s is ready to be downloaded.", name=report["name"]))
 
 
 @require("operate")

@@ -15,12 +15,12 @@ from lbfast.web.auth import HOME, identity_of, require, source_of, state_of
 from lbfast.web.client import ControlError, ControlUnavailable
 from lbfast.web.drain_plan import DrainPlan, plan_drain
 from lbfast.web.render import back, page, why
+from lbfast.web.said import counted, said
 from lbfast.web.spans import Spans
 from lbfast.web.state import WebState
 
 PLACE: Final = "/lbadmin/overview/change"
 VERBS: Final = ("drain", "halt", "online")
-DONE: Final = {"drain": "drains", "halt": "is halted", "online": "is online"}
 FORECAST: Final = "forecast"  # the button of the drain dialog that only looks
 _ENDS: Final = ("deadline", "stagger")
 
@@ -34,7 +34,7 @@ async def change_form(request: Request) -> Response:
     """What a drain, a halt or its end would mean, before it is done."""
     verb, service, real = _asked(request.query_params)
     if verb not in VERBS:
-        return back(request, HOME, "bad", "There is nothing to be done of that name.")
+        return back(request, HOME, "bad", said("There is nothing to be done of that name."))
     return await _show(request, verb, service, real, {}, {})
 
 
@@ -77,7 +77,7 @@ async def change(request: Request) -> Response:
     only_looks = verb == FORECAST
     verb = "drain" if only_looks else verb
     if verb not in VERBS:
-        return back(request, HOME, "bad", "There is nothing to be done of that name.")
+        return back(request, HOME, "bad", said("There is nothing to be done of that name."))
     typed = {name: text_of(form, name, 500) for name in ("deadline", "stagger", "cut", "reason")}
     spans = Spans(typed)
     end = _end_of(spans, typed) if verb == "drain" else {}
@@ -92,9 +92,24 @@ async def change(request: Request) -> Response:
             return await _show(request, verb, service, real, typed, {"deadline": error.message})
         return back(request, HOME, "bad", why(error))
     _note(request, verb, {"service": service, "real": real, "reason": typed["reason"], **end})
-    left = result["connections"]
-    tail = f"; {left} connections are still open" if left and verb == "drain" else ""
-    return back(request, HOME, "good", f"{real} of {service} {DONE[verb]}{tail}.")
+    return back(request, HOME, "good", done_text(verb, service, real, result["connections"]))
+
+
+def done_text(verb: str, service: str, real: str, left: int) -> str:
+    """``left``: connections that are still open."""
+    if verb == "online":
+        return said("%(real)s of %(service)s is online.", real=real, service=service)
+    if verb == "halt":
+        return said("%(real)s of %(service)s is halted.", real=real, service=service)
+    if not left:
+        return said("%(real)s of %(service)s drains.", real=real, service=service)
+    return counted(
+        "%(real)s of %(service)s drains; %(num)s connection is still open.",
+        "%(real)s of %(service)s drains; %(num)s connections are still open.",
+        left,
+        real=real,
+        service=service,
+    )
 
 
 def _end_of(spans: Spans, typed: Mapping[str, str]) -> dict[str, Any]:
@@ -115,10 +130,14 @@ async def foresee(state: WebState, service: str, real: str) -> DrainPlan:
     overview_ = await state.client.call("overview")
     found = next((it for it in overview_["virtual_services"] if it["label"] == service), None)
     if found is None:
-        raise ControlError("no_such_service", f"There is no virtual service {service!r} any more.")
+        message = said("There is no virtual service %(label)s any more.", label=repr(service))
+        raise ControlError("no_such_service", message)
     server = next((it for it in found["real_servers"] if it["label"] == real), None)
     if server is None:
-        raise ControlError("no_such_real", f"There is no real server {real!r} in {service!r} any more.")
+        message = said(
+            "There is no real server %(real)s in %(service)s any more.", real=repr(real), service=repr(service)
+        )
+        raise ControlError("no_such_real", message)
     entries: list[dict[str, Any]] = []
     if server["clients"]:
         entries = (await state.client.call("persistence_show", service=service, limit=100_000))["entries"]

@@ -13,6 +13,7 @@ from lbfast.web.ask import chosen, csv_of, services_of, text_of
 from lbfast.web.auth import identity_of, require, source_of, state_of
 from lbfast.web.client import ControlError, ControlUnavailable
 from lbfast.web.render import back, page, why
+from lbfast.web.said import counted, said
 from lbfast.web.state import WebState
 from lbfast.web.words import quoted
 
@@ -67,14 +68,14 @@ async def change(request: Request) -> Response:
     try:
         if what == "pin":
             await state.client.call("persistence_pin", by=identity.by, service=service, client=client, real=real)
-            text = f"{client} is pinned to {real}."
+            text = said("%(client)s is pinned to %(real)s.", client=client, real=real)
         elif what == "clear":
             removed = await state.client.call(
                 "persistence_clear", by=identity.by, service=service, client=client or None, real=real or None
             )
-            text = f"{removed['removed']} entries removed."
+            text = counted("%(num)s entry removed.", "%(num)s entries removed.", removed["removed"])
         else:
-            return back(request, place, "bad", "There is nothing to be done of that name.")
+            return back(request, place, "bad", said("There is nothing to be done of that name."))
     except (ControlError, ControlUnavailable) as error:
         return back(request, place, "bad", why(error))
     detail = json.dumps({"service": service, "client": client, "real": real})

@@ -14,6 +14,7 @@ from lbfast.web.auth import HOME, identity_of, require, source_of, state_of
 from lbfast.web.client import AsyncClient, ControlError, ControlUnavailable
 from lbfast.web.pages_history import COMMIT_S
 from lbfast.web.render import back, page, why
+from lbfast.web.said import joined, said
 from lbfast.web.spans import Spans
 from lbfast.web.state import WebState
 
@@ -69,7 +70,7 @@ async def act(request: Request) -> Response:
 
 def _faults(spans: Spans, typed: Mapping[str, str]) -> dict[str, str]:
     if typed.get("cut_after") and typed.get("removed") != "drain":
-        return {"cut_after": "Found a time, expected one only when connections may end by themselves."}
+        return {"cut_after": said("Found a time, expected one only when connections may end by themselves.")}
     return spans.faults
 
 
@@ -91,22 +92,22 @@ async def _commit(
     detail = f"version {result['version']}: {reason}\n" + "\n".join(difference["lines"])
     state_of(request).audit.add(identity.by, "commit", detail, source_of(request))
     impact = result["impact"]["lines"][0] if result["impact"]["lines"] else ""
-    text = f"Version {result['version']} runs: {impact}."
-    return back(request, HOME, "good", text + (" Look around, then keep it." if confirm else ""))
+    text = said("Version %(version)s runs: %(impact)s.", version=result["version"], impact=impact)
+    return back(request, HOME, "good", joined(text, said("Look around, then keep it.")) if confirm else text)
 
 
 async def _other(request: Request, client: AsyncClient, what: str) -> Response:
     identity = identity_of(request)
     if what == "discard":
         await client.call("candidate_discard", by=identity.by)
-        text = "The changes are thrown away."
+        text = said("The changes are thrown away.")
     elif what == "confirm":
         result = await client.call("confirm", by=identity.by)
-        text = f"Version {result['version']} stays."
+        text = said("Version %(version)s stays.", version=result["version"])
     elif what == "revert":
         result = await client.call("revert", by=identity.by, timeout=COMMIT_S)
-        text = f"The version before runs again, as version {result['version']}."
+        text = said("The version before runs again, as version %(version)s.", version=result["version"])
     else:
-        return back(request, HOME, "bad", "There is nothing to be done of that name.")
+        return back(request, HOME, "bad", said("There is nothing to be done of that name."))
     state_of(request).audit.add(identity.by, what, text, source_of(request))
     return back(request, HOME, "good", text)

@@ -16,12 +16,12 @@ from lbfast.web.candidate import Candidate, Outcome, edit, read_candidate
 from lbfast.web.client import ControlError, ControlUnavailable
 from lbfast.web.fields import changed_settings, form_of, posted_values, typed_values
 from lbfast.web.render import back, page, why
+from lbfast.web.said import joined, said
 from lbfast.web.state import WebState
 from lbfast.web.words import quoted
 
 SERVICES: Final = "/lbadmin/cluster/services"
 REALS: Final = "/lbadmin/cluster/reals"
-_AGAIN: Final = "Nothing was changed. Look at the fields that are marked."
 
 
 def routes(_state: WebState) -> list[BaseRoute]:
@@ -68,7 +68,12 @@ async def service_form(request: Request) -> Response:
         return back(request, SERVICES, "bad", why(error))
     before = candidate.service(label) if not is_new(request) else {}
     if before is None:
-        return back(request, SERVICES, "bad", f"There is no virtual service {label!r} in the configuration.")
+        return back(
+            request,
+            SERVICES,
+            "bad",
+            said("There is no virtual service %(label)s in the configuration.", label=repr(label)),
+        )
     return await show_service(request, label, typed_values(form_of("service"), before), candidate.tag, Outcome(True))
 
 
@@ -88,7 +93,11 @@ async def show_service(
 ) -> Response:
     """The form as it was typed; ``tests`` are what *Test now* brought."""
     form = form_of("service")
-    title = "Layer 7 – Add a new Virtual Service" if is_new(request) else f"Layer 7 – Modify Virtual Service – {label}"
+    title = (
+        said("Layer 7 – Add a new Virtual Service")
+        if is_new(request)
+        else said("Layer 7 – Modify Virtual Service – %(label)s", label=label)
+    )
     return await page(
         request,
         "config_form.html",
@@ -116,10 +125,12 @@ async def service_save(request: Request) -> Response:
         candidate = await read_candidate(client)
         before = {} if is_new(request) else candidate.service(label)
         if before is None:
-            return back(request, SERVICES, "bad", f"There is no virtual service {label!r} any more.")
+            return back(
+                request, SERVICES, "bad", said("There is no virtual service %(label)s any more.", label=repr(label))
+            )
         settings = changed_settings(form, values, before)
         if not settings:
-            return back(request, SERVICES, "info", "Nothing was changed.")
+            return back(request, SERVICES, "info", said("Nothing was changed."))
         operation = {"op": "add_service"} if is_new(request) else {"op": "change_service", "service": label}
         outcome = await edit(client, identity.by, [operation | {"settings": settings}], tag, values["label"])
     except (ControlError, ControlUnavailable) as error:
@@ -135,8 +146,10 @@ async def service_save(request: Request) -> Response:
     )
     if is_new(request):
         place = f"{REALS}/new?service={quoted(values['label'])}"
-        return back(request, place, "good", f"{values['label']} is in the candidate. Now its real servers.")
-    return back(request, SERVICES, "good", f"{values['label']} is changed in the candidate.")
+        return back(
+            request, place, "good", said("%(label)s is in the candidate. Now its real servers.", label=values["label"])
+        )
+    return back(request, SERVICES, "good", said("%(label)s is changed in the candidate.", label=values["label"]))
 
 
 @require("configure")
@@ -173,7 +186,7 @@ async def clone_save(request: Request) -> Response:
     if not outcome.is_accepted:
         return await _show_clone(request, label, values, outcome)
     _note(request, "clone virtual service", label, settings)
-    return back(request, SERVICES, "good", f"{values['label']} is in the candidate.")
+    return back(request, SERVICES, "good", said("%(label)s is in the candidate.", label=values["label"]))
 
 
 # --- real servers ---------------------------------------------------------------------------------
@@ -194,7 +207,9 @@ async def real_form(request: Request) -> Response:
     found = candidate.service(service)
     before = {} if is_new(request) else candidate.real(service, real)
     if found is None or before is None:
-        return back(request, REALS, "bad", "There is no such virtual service or real server in the configuration.")
+        return back(
+            request, REALS, "bad", said("There is no such virtual service or real server in the configuration.")
+        )
     values = typed_values(form_of("real"), before)
     if is_new(request):
         values["label"] = next_label(candidate, service)
@@ -218,7 +233,11 @@ async def show_real(
     tests: Sequence[Mapping[str, Any]] = (),
 ) -> Response:
     """The form as it was typed; ``tests`` are what *Test now* brought."""
-    title = f"Layer 7 Add a new Real Server – {service}" if is_new(request) else f"Layer 7 Modify Real Server – {real}"
+    title = (
+        said("Layer 7 Add a new Real Server – %(service)s", service=service)
+        if is_new(request)
+        else said("Layer 7 Modify Real Server – %(real)s", real=real)
+    )
     return await page(
         request,
         "config_form.html",
@@ -247,10 +266,10 @@ async def real_save(request: Request) -> Response:
         candidate = await read_candidate(client)
         before = {} if is_new(request) else candidate.real(service, real)
         if before is None:
-            return back(request, REALS, "bad", f"There is no real server {real!r} any more.")
+            return back(request, REALS, "bad", said("There is no real server %(real)s any more.", real=repr(real)))
         settings = changed_settings(form, values, before)
         if not settings:
-            return back(request, REALS, "info", "Nothing was changed.")
+            return back(request, REALS, "info", said("Nothing was changed."))
         operation: dict[str, Any] = {"op": "add_real" if is_new(request) else "change_real", "service": service}
         operation |= {"settings": settings} | ({} if is_new(request) else {"real": real})
         outcome = await edit(client, identity.by, [operation], tag, service, values["label"])
@@ -266,9 +285,12 @@ async def real_save(request: Request) -> Response:
     )
     if "more" in posted:
         return back(
-            request, f"{REALS}/new?service={quoted(service)}", "good", f"{values['label']} is in the candidate."
+            request,
+            f"{REALS}/new?service={quoted(service)}",
+            "good",
+            said("%(label)s is in the candidate.", label=values["label"]),
         )
-    return back(request, REALS, "good", f"{values['label']} is in the candidate.")
+    return back(request, REALS, "good", said("%(label)s is in the candidate.", label=values["label"]))
 
 
 @require("configure")
@@ -287,9 +309,11 @@ async def _delete(request: Request, place: str, operation: Mapping[str, Any], wh
     except (ControlError, ControlUnavailable) as error:
         return back(request, place, "bad", why(error))
     if not outcome.is_accepted:
-        return back(request, place, "bad", " ".join((*outcome.others, *outcome.faults.values())))
+        return back(request, place, "bad", joined(*outcome.others, *outcome.faults.values()))
     _note(request, str(operation["op"]).replace("_", " "), what, {})
-    return back(request, place, "good", f"{what} is deleted in the candidate. It runs until you commit.")
+    return back(
+        request, place, "good", said("%(what)s is deleted in the candidate. It runs until you commit.", what=what)
+    )
 
 
 def _note(request: Request, what: str, where: str, settings: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -15,13 +16,15 @@ from lbfast.web.client import ControlError, ControlUnavailable
 from lbfast.web.render import page, why
 from lbfast.web.state import WebState
 
+YEAR: Final = 365 * 86_400
 RANGES: Final = (
     ("1h", "1 hour", 3_600),
     ("6h", "6 hours", 6 * 3_600),
     ("1d", "1 day", 86_400),
     ("7d", "1 week", 7 * 86_400),
     ("30d", "1 month", 30 * 86_400),
-    ("365d", "1 year", 365 * 86_400),
+    ("365d", "1 year", YEAR),
+    ("1825d", "5 years", 5 * YEAR),
 )
 _COLUMNS: Final = ("service", "real", "availability")
 
@@ -42,6 +45,7 @@ def seconds_of(word: str) -> tuple[str, int]:
 async def graphs(request: Request) -> Response:
     service, real = text_of(request.query_params, "service"), text_of(request.query_params, "real")
     name, length = seconds_of(text_of(request.query_params, "range", 10))
+    end = _moment(text_of(request.query_params, "end", 12))
     values: dict[str, Any] = {"services": [], "reals": [], "charts": [], "report": None, "fault": ""}
     try:
         services = await services_of(request)
@@ -50,13 +54,43 @@ async def graphs(request: Request) -> Response:
         values["reals"] = [it["label"] for it in found["real_servers"]] if found else []
         real = real if real in values["reals"] else ""
         service = service if found else ""
-        report = await state_of(request).client.call("series", service=service or None, real=real or None, range=length)
+        report = await state_of(request).client.call(
+            "series", service=service or None, real=real or None, range=length, end=end
+        )
         values |= {"report": report, "charts": charts_of(report)}
     except (ControlError, ControlUnavailable) as error:
         values["fault"] = why(error)
     if "csv" in request.query_params and values["report"]:
         return _series_csv(values["report"])
-    return await page(request, "graphs.html", **values, service=service, real=real, ranges=RANGES, range=name)
+    reach = values["report"]["reach"] if values["report"] else YEAR
+    until = datetime.fromtimestamp(end, UTC).isoformat() if end is not None else None
+    ranges = [it for it in RANGES if it[2] <= max(reach, YEAR)]
+    past = _neighbours(end, length, reach, state_of(request).clock().timestamp())
+    return await page(
+        request,
+        "graphs.html",
+        **values,
+        service=service,
+        real=real,
+        ranges=ranges,
+        range=name,
+        end=end,
+        until=until,
+        past=past,
+    )
+
+
+def _moment(text: str) -> int | None:
+    """Unix time at the end of what is shown; None: now, and it goes on."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 10 else None
+
+
+def _neighbours(end: int | None, length: int, reach: int, now: float) -> tuple[int | None, int | None]:
+    """Where the time before this one ends, and the time after it; None where there is nothing, or it is now."""
+    until = now if end is None else end
+    earlier = int(until) - length
+    later = None if end is None or end + length >= now else end + length
+    return earlier if earlier > now - reach else None, later
 
 
 def charts_of(report: dict[str, Any]) -> list[Chart]:

@@ -14,6 +14,7 @@ from lbfast.web.client import ControlError, ControlUnavailable
 from lbfast.web.pair import STANDALONE, Status, judge, status_of
 from lbfast.web.render import back, fragment, page, why
 from lbfast.web.roles import may
+from lbfast.web.said import joined, said
 from lbfast.web.state import WebState
 
 PLACE: Final = "/lbadmin/cluster/ha"
@@ -47,7 +48,7 @@ async def _show(
         pair = await status_of(state.client)
     except (ControlError, ControlUnavailable) as error:
         fault = fault or why(error)
-    values = {"local": _own_address(request), "peer": "", **typed}
+    values = {"local": _own_address(request), "peer": "", "path_local": "", "path_peer": "", **typed}
     is_paired = pair is not None and pair["role"] != STANDALONE
     ready = judge(pair) if pair is not None and is_paired else None
     return await page(
@@ -77,14 +78,16 @@ async def act(request: Request) -> Response:
     what = text_of(form, "do", 20)
     if what == "takeover":
         return await _takeover(request, text_of(form, "reason", 500), is_forced=bool(form.get("force")))
-    if what not in ("pair", "unpair", "maintenance-on", "maintenance-off"):
-        return back(request, PLACE, "bad", "There is nothing to be done of that name.")
+    if what not in ("pair", "unpair", "maintenance-on", "maintenance-off", "path-add", "path-remove"):
+        return back(request, PLACE, "bad", said("There is nothing to be done of that name."))
     if not may(identity_of(request).role, "configure"):
-        return back(request, PLACE, "bad", "Your role may not do this.")
+        return back(request, PLACE, "bad", said("Your role may not do this."))
     if what == "pair":
         return await _pair(request, form)
     if what == "unpair":
         return await _unpair(request, is_forced=bool(form.get("force")))
+    if what.startswith("path-"):
+        return await _path(request, what.removeprefix("path-"), text_of(form, "local", 64), text_of(form, "peer", 64))
     return await _maintain(request, text_of(form, "reason", 500), is_on=what == "maintenance-on")
 
 
@@ -94,18 +97,18 @@ async def _pair(request: Request, form: Any) -> Response:
     values = {"local": text_of(form, "local", 64), "peer": text_of(form, "peer", 64)}
     password = str(form.get("password") or "")[:1000]
     if state.pairing.is_running:
-        return back(request, PLACE, "bad", "A pairing is under way already.")
+        return back(request, PLACE, "bad", said("A pairing is under way already."))
     missing = [
         title
         for title, value in (
-            ("Local IP address", values["local"]),
-            ("IP address of new peer", values["peer"]),
-            ("Password for loadbalancer user on peer", password),
+            (said("Local IP address"), values["local"]),
+            (said("IP address of new peer"), values["peer"]),
+            (said("Password for loadbalancer user on peer"), password),
         )
         if not value
     ]
     if missing:
-        return await _show(request, f"Still empty: {', '.join(missing)}.", 422, values)
+        return await _show(request, said("Still empty: %(fields)s.", fields=joined(*missing, gap=", ")), 422, values)
     state.audit.add(identity.by, "pair", f"{values['local']} with {values['peer']}", source_of(request))
     state.pairing.start(
         state.client, identity.by, values["local"], values["peer"], password, overwrite=bool(form.get("overwrite"))
@@ -120,8 +123,10 @@ async def _unpair(request: Request, *, is_forced: bool) -> Response:
     except (ControlError, ControlUnavailable) as error:
         return back(request, PLACE, "bad", _in_the_browser(why(error)))
     state.audit.add(identity.by, "unpair", done["peer"], source_of(request))
-    told = "It was told." if done["peer_told"] else "It could NOT be told: break the pair there, too."
-    return back(request, PLACE, "good", f"The clustered pair with {done['peer']} is broken. {told}")
+    told = said("It was told.") if done["peer_told"] else said("It could NOT be told: break the pair there, too.")
+    return back(
+        request, PLACE, "good", joined(said("The clustered pair with %(peer)s is broken.", peer=done["peer"]), told)
+    )
 
 
 async def _takeover(request: Request, reason: str, *, is_forced: bool) -> Response:
@@ -131,7 +136,12 @@ async def _takeover(request: Request, reason: str, *, is_forced: bool) -> Respon
     except (ControlError, ControlUnavailable) as error:
         return back(request, PLACE, "bad", _in_the_browser(why(error)))
     state.audit.add(identity.by, "takeover", reason, source_of(request))
-    return back(request, PLACE, "good", f"This box is {done['state']} now; it took {done['took_ms']} ms.")
+    return back(
+        request,
+        PLACE,
+        "good",
+        said("This box is %(state)s now; it took %(took_ms)s ms.", state=done["state"], took_ms=done["took_ms"]),
+    )
 
 
 async def _maintain(request: Request, reason: str, *, is_on: bool) -> Response:
@@ -141,7 +151,28 @@ async def _maintain(request: Request, reason: str, *, is_on: bool) -> Response:
     except (ControlError, ControlUnavailable) as error:
         return back(request, PLACE, "bad", why(error))
     state.audit.add(identity.by, f"maintenance {'on' if is_on else 'off'}", reason, source_of(request))
-    return back(request, PLACE, "good", "Maintenance is on." if is_on else "Maintenance is over.")
+    return back(request, PLACE, "good", said("Maintenance is on.") if is_on else said("Maintenance is over."))
+
+
+async def _path(request: Request, what: str, local: str, peer: str) -> Response:
+    """Of this box; what was typed stays when it is refused."""
+    state, identity = state_of(request), identity_of(request)
+    try:
+        await state.client.call("ha_path", identity.by, what=what, local=local, peer=peer)
+    except (ControlError, ControlUnavailable) as error:
+        return await _show(request, why(error), 422, {"path_local": local, "path_peer": peer})
+    state.audit.add(
+        identity.by,
+        f"heartbeat path {'added' if what == 'add' else 'removed'}",
+        f"{local} - {peer}",
+        source_of(request),
+    )
+    done = (
+        said("The heartbeat path %(local)s - %(peer)s is added on this box.", local=local, peer=peer)
+        if what == "add"
+        else said("The heartbeat path %(local)s - %(peer)s is removed on this box.", local=local, peer=peer)
+    )
+    return back(request, PLACE, "good", joined(done, said("Do the same on the peer.")))
 
 
 def _in_the_browser(text: str) -> str:

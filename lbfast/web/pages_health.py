@@ -13,6 +13,7 @@ from lbfast.web.ask import services_of, text_of
 from lbfast.web.auth import HOME, require, state_of
 from lbfast.web.client import ControlError, ControlUnavailable
 from lbfast.web.render import back, page, why
+from lbfast.web.said import said
 from lbfast.web.state import WebState
 
 HEALTH: Final = "/lbadmin/cluster/health"
@@ -44,7 +45,7 @@ async def service_page(request: Request) -> Response:
         return back(request, HOME, "bad", why(error))
     service = next((it for it in services if it["label"] == label), None)
     if service is None:
-        return back(request, HOME, "bad", f"There is no virtual service {label!r} any more.")
+        return back(request, HOME, "bad", said("There is no virtual service %(label)s any more.", label=repr(label)))
     counters = next((it for it in counted["virtual_services"] if it["label"] == label), None)
     wanted = ("health", "admin")
     events = [it for it in listed["events"] if it.get("service") == label and it["event"] in wanted]

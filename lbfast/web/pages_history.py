@@ -12,6 +12,7 @@ from lbfast.web.ask import text_of
 from lbfast.web.auth import identity_of, require, source_of, state_of
 from lbfast.web.client import ControlError, ControlUnavailable
 from lbfast.web.render import back, page, why
+from lbfast.web.said import said
 from lbfast.web.state import WebState
 
 PLACE: Final = "/lbadmin/maintenance/history"
@@ -56,7 +57,12 @@ async def revert(request: Request) -> Response:
     except (ControlError, ControlUnavailable) as error:
         return back(request, PLACE, "bad", why(error))
     state.audit.add(identity.by, "revert", f"to version {number}, now {result['version']}", source_of(request))
-    return back(request, PLACE, "good", f"Version {number} runs again, as version {result['version']}.")
+    return back(
+        request,
+        PLACE,
+        "good",
+        said("Version %(number)s runs again, as version %(version)s.", number=number, version=result["version"]),
+    )
 
 
 def _number(text: str) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Any, Final
 
 from starlette.datastructures import UploadFile
@@ -9,21 +10,24 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from lbfast.control.series_file import LEVELS, most_bytes
 from lbfast.model.addresses import is_wildcard, join_address
+from lbfast.model.appliance import HTTP_PORT, HTTPS_PORT
 from lbfast.web.ask import text_of
 from lbfast.web.auth import identity_of, require, source_of, state_of
 from lbfast.web.candidate import edit, read_candidate
+from lbfast.web.certificate_notes import own_notes
 from lbfast.web.client import ControlError, ControlUnavailable
 from lbfast.web.pages_commit import CONFIRM_S
 from lbfast.web.pages_history import COMMIT_S
 from lbfast.web.render import back, page, why
+from lbfast.web.said import said
 from lbfast.web.state import WebState
 from lbfast.web.tls import LARGEST_PEM, CertificateFault, check_pem, install, uninstall
 
 SOCKETS: Final = "/lbadmin/local/sockets"
 CERTIFICATE: Final = "/lbadmin/local/certificate"
 SYSTEM: Final = "/lbadmin/local/system"
+PORTS: Final = MappingProxyType({True: HTTPS_PORT, False: HTTP_PORT})
 LOG_TARGETS: Final = ("stdout", "file", "syslog", "journald", "none")
 
 
@@ -64,13 +68,16 @@ async def save_sockets(request: Request) -> Response:
         "port": text_of(form, "port", 8),
         "tls": bool(form.get("tls")),
     }
+    before = state.settings
     port: Any = int(values["port"]) if str(values["port"]).isdigit() else values["port"]
+    if values["tls"] != before.tls and port == PORTS[before.tls]:
+        port = PORTS[values["tls"]]  # left as it stood: the usual one goes with its protocol
     settings = {"web": {"address": values["address"], "port": port, "tls": values["tls"]}}
     faults: dict[str, str] = {}
     others: tuple[str, ...] = ()
     try:
         if (await read_candidate(state.client)).is_changed:
-            others = ("Other changes wait to be committed. Commit or discard them first.",)
+            others = (said("Other changes wait to be committed. Commit or discard them first."),)
         else:
             outcome = await edit(state.client, identity.by, [{"op": "change_global", "settings": settings}])
             faults = {name.removeprefix("web."): text for name, text in outcome.faults.items()}
@@ -84,7 +91,10 @@ async def save_sockets(request: Request) -> Response:
             request, "sockets.html", 422, values=values, faults=faults, others=others, confirm_s=CONFIRM_S
         )
     state.audit.add(identity.by, "web address", str(settings["web"]), source_of(request))
-    return await page(request, "moved.html", place=_place(request, settings["web"]), confirm_s=CONFIRM_S)
+    moved = await page(request, "moved.html", place=_place(request, settings["web"]), confirm_s=CONFIRM_S)
+    if not values["tls"]:
+        moved.headers["strict-transport-security"] = "max-age=0"  # else this browser would never ask for http://
+    return moved
 
 
 async def _commit_or_undo(state: WebState, by: str) -> None:
@@ -114,10 +124,10 @@ async def certificate(request: Request) -> Response:
 async def _show_certificate(request: Request, fault: str, status: int) -> Response:
     state = state_of(request)
     found = state.certificate
-    left = found.days_left(state.clock()) if found else None
+    ends = own_notes(found, state.clock()) if found else []
     is_configured = state.settings.certificate is not None
     return await page(
-        request, "certificate.html", status, found=found, left=left, fault=fault, is_configured=is_configured
+        request, "certificate.html", status, found=found, ends=ends, fault=fault, is_configured=is_configured
     )
 
 
@@ -126,12 +136,14 @@ async def save_certificate(request: Request) -> Response:
     form = await request.form(max_files=2, max_fields=10)
     state, identity = state_of(request), identity_of(request)
     if state.reload_certificate is None or state.settings.certificate is not None:
-        return back(request, CERTIFICATE, "bad", "The certificate is named in the configuration: change it there.")
+        return back(
+            request, CERTIFICATE, "bad", said("The certificate is named in the configuration: change it there.")
+        )
     if text_of(form, "do", 20) == "remove":
         uninstall(state.folder)
         state.reload_certificate()
         state.audit.add(identity.by, "certificate removed", source=source_of(request))
-        return back(request, CERTIFICATE, "good", "The certificate before is in use again.")
+        return back(request, CERTIFICATE, "good", said("The certificate before is in use again."))
     try:
         pem = check_pem(await _read(form.get("certificate")), await _read(form.get("key")), state.clock())
         install(state.folder, pem)
@@ -140,12 +152,12 @@ async def save_certificate(request: Request) -> Response:
         except (OSError, ValueError) as error:
             uninstall(state.folder)
             state.reload_certificate()
-            raise CertificateFault(f"The TLS library does not take it: {error}") from None
+            raise CertificateFault(said("The TLS library does not take it: %(error)s", error=error)) from None
     except CertificateFault as fault:
         return await _show_certificate(request, str(fault), 422)
     assert state.certificate is not None
     state.audit.add(identity.by, "certificate", state.certificate.fingerprint, source_of(request))
-    return back(request, CERTIFICATE, "good", "The new certificate is in use for every new connection.")
+    return back(request, CERTIFICATE, "good", said("The new certificate is in use for every new connection."))
 
 
 async def _read(file: Any) -> bytes:
@@ -177,20 +189,7 @@ async def _show_system(
         "file": str(log.get("file", "")),
         "rate_limit": str(log.get("rate_limit", "")),
     }
-    services = data.get("virtual_service", [])
-    series = 1 + sum(1 + len(service.get("real_server", [])) for service in services)
-    return await page(
-        request,
-        "system.html",
-        status,
-        values=values,
-        faults=faults,
-        others=others,
-        targets=LOG_TARGETS,
-        levels=LEVELS,
-        series=series,
-        graph_bytes=most_bytes(series),
-    )
+    return await page(request, "system.html", status, values=values, faults=faults, others=others, targets=LOG_TARGETS)
 
 
 @require("configure")
@@ -210,7 +209,7 @@ async def save_system(request: Request) -> Response:
     if not outcome.is_accepted:
         return await _show_system(request, outcome.faults, outcome.others, 422, typed)
     state.audit.add(identity.by, "modify system", str(settings), source_of(request))
-    return back(request, SYSTEM, "good", "Changed in the candidate: commit to make it run.")
+    return back(request, SYSTEM, "good", said("Changed in the candidate: commit to make it run."))
 
 
 def _number(text: str) -> Any:

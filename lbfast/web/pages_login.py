@@ -24,12 +24,13 @@ from lbfast.web.auth import (
 )
 from lbfast.web.passwords import why_weak
 from lbfast.web.render import LANGUAGE_COOKIE, THEMES, bare_page, error_page
+from lbfast.web.said import said
 from lbfast.web.sessions import ABSOLUTE_S
 from lbfast.web.state import WebState
 from lbfast.web.users import FIRST_USER
 
 SETUP: Final = "/lbadmin/setup"
-_WRONG: Final = "User, password or code is wrong."
+_WRONG: Final = said("User, password or code is wrong.")
 
 
 def routes(_state: WebState) -> list[BaseRoute]:
@@ -58,14 +59,16 @@ async def login_form(request: Request) -> Response:
 async def login(request: Request) -> Response:
     state, source = state_of(request), source_of(request)
     if is_foreign(request):
-        return error_page(request, 403, "This login form was sent by another site.")
+        return error_page(request, 403, said("This login form was sent by another site."))
     form = await request.form(max_files=0, max_fields=10)
     name, password, code = (str(form.get(key) or "")[:300] for key in ("user", "password", "code"))
     place = _safe_next(str(form.get("next") or ""))
     name = name.strip()[:64]
     wait = state.throttle.wait(name, source)
     if wait > 0:
-        fault = f"Too many wrong attempts. Try again in {round(wait) + 1} s, or use the console: lbfast passwd."
+        fault = said(
+            "Too many wrong attempts. Try again in %(wait)s s, or use the console: lbfast passwd.", wait=round(wait) + 1
+        )
         return _again(request, name, place, fault, 429)
     if not await _is_right(state, name, password, code):
         state.throttle.failed(name, source)
@@ -134,7 +137,7 @@ async def setup(request: Request) -> Response:
     """The first password, for whoever has the code of the console."""
     state, source = state_of(request), source_of(request)
     if is_foreign(request):
-        return error_page(request, 403, "This form was sent by another site.")
+        return error_page(request, 403, said("This form was sent by another site."))
     if not state.users.needs_setup():
         return RedirectResponse(LOGIN, 303)
     form = await request.form(max_files=0, max_fields=10)
@@ -150,18 +153,18 @@ async def setup(request: Request) -> Response:
     return _begin(request, FIRST_USER, HOME)
 
 
-_USED: Final = "This code is not valid, or not any more. The console shows it: lbfast passwd --setup."
+_USED: Final = said("This code is not valid, or not any more. The console shows it: lbfast passwd --setup.")
 
 
 def _setup_fault(state: WebState, source: str, code: str, password: str, again: str) -> str:
     wait = state.throttle.wait("setup", source)
     if wait > 0:
-        return f"Too many wrong codes. Try again in {round(wait) + 1} s."
+        return said("Too many wrong codes. Try again in %(wait)s s.", wait=round(wait) + 1)
     if not state.setup.is_valid(code):
         state.throttle.failed("setup", source)
         return _USED
     if password != again:
-        return "The two passwords differ."
+        return said("The two passwords differ.")
     return why_weak(password, FIRST_USER) or ""
 
 
@@ -169,7 +172,7 @@ def _setup_fault(state: WebState, source: str, code: str, password: str, again: 
 async def theme(request: Request) -> Response:
     """Colours and language, each kept in a cookie of its own, so that a page is drawn right at once."""
     if is_foreign(request):
-        return error_page(request, 403, "This was sent by another site.")
+        return error_page(request, 403, said("This was sent by another site."))
     form = await request.form(max_files=0, max_fields=10)
     response = RedirectResponse(_safe_next(str(form.get("next") or "")) or HOME, 303)
     codes = [code for code, _ in state_of(request).languages.choices]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any, Final
@@ -14,10 +15,11 @@ from lbfast.web.ask import text_of
 from lbfast.web.auth import identity_of, require, state_of
 from lbfast.web.client import ControlError, ControlUnavailable
 from lbfast.web.event_lines import event_line
-from lbfast.web.render import page, why
+from lbfast.web.render import in_language, page, why
 from lbfast.web.state import WebState
 
 MOST_SHOWN: Final = 200
+_MOST_READ: Final = 1000  # of the newest, before those that are not asked for are left out
 
 
 def routes(_state: WebState) -> list[BaseRoute]:
@@ -41,12 +43,17 @@ async def events(request: Request) -> Response:
     rows: list[dict[str, Any]] = []
     fault = ""
     try:
-        found = (await state_of(request).client.call("events", limit=1000))["events"]
-        rows = [event_line(it) for it in reversed(found)]
+        found = (await state_of(request).client.call("events", limit=_MOST_READ))["events"]
+        rows = [line_of(request, it) for it in reversed(found)]
     except (ControlError, ControlUnavailable) as error:
         fault = why(error)
     rows = [it for it in rows if fits(it, kind, word)][:MOST_SHOWN]
     return await page(request, "events.html", rows=rows, fault=fault, kind=kind, word=word)
+
+
+def line_of(request: Request, event: dict[str, Any]) -> dict[str, str]:
+    """In the language of whoever looks, who searches in it, too."""
+    return {name: in_language(request, text) for name, text in event_line(event).items()}
 
 
 def fits(line: dict[str, Any], kind: str, word: str) -> bool:
@@ -62,15 +69,22 @@ async def live(request: Request) -> Response:
 
 
 async def _follow(request: Request, kind: str, word: str) -> AsyncIterator[bytes]:
+    """The newest once more, after a word that they begin: nothing is missing between the page, or a break, and this."""
     state, identity = state_of(request), identity_of(request)
     yield b"retry: 2000\n\n"
+    is_afresh = True
     try:
-        async for record in state.client.stream("events", follow=True):
+        async for record in state.client.stream("events", follow=True, limit=_MOST_READ):
             if state.stopping.is_set() or (identity.digest and not state.sessions.is_alive(identity.digest)):
                 return
-            line = event_line(record)
+            if is_afresh:
+                yield b"event: afresh\ndata: {}\n\n"
+            is_afresh = False
+            line = line_of(request, record)
             if fits(line, kind, word):
                 yield f"event: line\ndata: {json.dumps(line)}\n\n".encode()
+            # A burst is read without waiting: others have their turn, and who has gone is noticed.
+            await asyncio.sleep(0)
     except (ControlError, ControlUnavailable):
         return  # the browser asks again
 

@@ -18,6 +18,7 @@ from lbfast.web.fields import changed_settings, form_of, posted_values
 from lbfast.web.pages_config import REALS, SERVICES, is_new, show_real, show_service
 from lbfast.web.pages_health import HEALTH, show_health
 from lbfast.web.render import back, why
+from lbfast.web.said import said
 from lbfast.web.state import WebState
 
 Report = dict[str, Any]
@@ -56,7 +57,7 @@ async def test_service(request: Request) -> Response:
     before: Mapping[str, Any] | None = {} if is_new(request) else candidate and candidate.service(label)
     tests: Sequence[Report] = ()
     if before is None:
-        outcome = Outcome(False, {}, (f"There is no virtual service {label!r} any more.",))
+        outcome = Outcome(False, {}, (said("There is no virtual service %(label)s any more.", label=repr(label)),))
     else:
         operation = {"op": "add_service"} if is_new(request) else {"op": "change_service", "service": label}
         settings = changed_settings(form, values, before)
@@ -75,7 +76,7 @@ async def test_real(request: Request) -> Response:
     before: Mapping[str, Any] | None = {} if is_new(request) else candidate and candidate.real(service, real)
     tests: Sequence[Report] = ()
     if before is None:
-        outcome = Outcome(False, {}, (f"There is no real server {real!r} any more.",))
+        outcome = Outcome(False, {}, (said("There is no real server %(real)s any more.", real=repr(real)),))
     else:
         operation = {"op": "add_real"} if is_new(request) else {"op": "change_real", "real": real}
         settings = changed_settings(form, values, before)
@@ -124,5 +125,5 @@ def split_place(text: str) -> tuple[str | None, int | None]:
     if not colon or (":" in address and not address.startswith("[")):
         return text.strip("[]"), None
     if not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65_535):
-        raise ValueError(f"Found port {port[:20]!r}, expected 1 to 65535.")
+        raise ValueError(said("Found port %(port)s, expected 1 to 65535.", port=repr(port[:20])))
     return address.strip("[]"), int(port)

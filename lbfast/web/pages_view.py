@@ -16,6 +16,7 @@ from lbfast.web.auth import identity_of, require, source_of, state_of
 from lbfast.web.client import ControlError, ControlUnavailable
 from lbfast.web.pages_history import COMMIT_S
 from lbfast.web.render import back, page, why
+from lbfast.web.said import said
 from lbfast.web.state import WebState
 
 RESTART: Final = "/lbadmin/maintenance/restart"
@@ -80,7 +81,7 @@ def _read(path: Path) -> str:
     try:
         return " ".join(path.read_text().split())
     except OSError:
-        return "not readable here"
+        return said("not readable here")
 
 
 @require("configure")
@@ -110,9 +111,9 @@ async def upgrade(request: Request) -> Response:
     """Begins; the page tells how it goes on, also when it is another process that serves it by then."""
     state, identity = state_of(request), identity_of(request)
     if text_of(await request.form(), "sure", 5) != "yes":
-        return back(request, RESTART, "bad", "Nothing was done: tick the box to say that you mean it.")
+        return back(request, RESTART, "bad", said("Nothing was done: tick the box to say that you mean it."))
     if state.upgrades.is_running:
-        return back(request, RESTART, "bad", "An upgrade is under way already.")
+        return back(request, RESTART, "bad", said("An upgrade is under way already."))
     try:
         about = await state.client.call("version")
         state.upgrades.start(state.client, identity.by, state.clock().isoformat(timespec="seconds"), about)
@@ -127,11 +128,13 @@ async def restart(request: Request) -> Response:
     name = text_of(await request.form(), "process", 20)
     state, identity = state_of(request), identity_of(request)
     if name not in PROCESSES:
-        return back(request, RESTART, "bad", "There is no process of that name.")
+        return back(request, RESTART, "bad", said("There is no process of that name."))
     state.audit.add(identity.by, "restart", name, source_of(request))
     try:
         await state.client.call("restart", by=identity.by, timeout=COMMIT_S, process=name)
     except (ControlError, ControlUnavailable) as error:
         return back(request, RESTART, "bad", why(error))
-    what = "The workers are" if name == "workers" else f"{name} is"
-    return back(request, RESTART, "good", f"{what} replaced; no connection was cut.")
+    text = said("The workers are replaced; no connection was cut.")
+    if name != "workers":
+        text = said("%(name)s is replaced; no connection was cut.", name=name)
+    return back(request, RESTART, "good", text)

@@ -10,9 +10,10 @@ from starlette.routing import BaseRoute, Route
 
 from lbfast.web.ask import text_of
 from lbfast.web.auth import identity_of, require, source_of, state_of
-from lbfast.web.candidate import edit
+from lbfast.web.candidate import found_expected
 from lbfast.web.client import ControlError, ControlUnavailable
 from lbfast.web.render import back, page, why
+from lbfast.web.said import said
 from lbfast.web.state import WebState
 
 PLACE: Final = "/lbadmin/cluster/wizard"
@@ -52,7 +53,7 @@ async def save(request: Request) -> Response:
     operation = {"op": "add_service", "settings": service, "real_servers": servers if is_last else []}
     client, identity = state_of(request).client, identity_of(request)
     try:
-        outcome = await _try(client, identity.by, operation, values["label"], is_trial=not is_last)
+        outcome = await _try(client, identity.by, operation, values, is_trial=not is_last)
     except (ControlError, ControlUnavailable) as error:
         return await _show(request, 2 if is_last else 1, values, {}, (why(error),))
     faults, others = outcome
@@ -64,18 +65,29 @@ async def save(request: Request) -> Response:
         values["reals"] = named if values["reals"] == [("", "")] else values["reals"]
         return await _show(request, 2, values, {}, ())
     state_of(request).audit.add(identity.by, "setup wizard", values["label"], source_of(request))
-    return back(request, "/lbadmin/commit", "good", f"{values['label']} is in the candidate. Commit makes it run.")
+    return back(
+        request,
+        "/lbadmin/commit",
+        "good",
+        said("%(label)s is in the candidate. Commit makes it run.", label=values["label"]),
+    )
 
 
 async def _try(
-    client: Any, by: str, operation: dict[str, Any], label: str, *, is_trial: bool
+    client: Any, by: str, operation: dict[str, Any], values: dict[str, Any], *, is_trial: bool
 ) -> tuple[dict[str, str], tuple[str, ...]]:
-    if is_trial:
-        report = await client.call("candidate_edit", by=by, operations=[operation], trial=True)
-        faults = {it["field"]: f"Found {it['found']}, expected {it['expected']}." for it in report["problems"]}
-        return faults, ()
-    outcome = await edit(client, by, [operation], None, label)
-    return outcome.faults, outcome.others
+    """Faults by field, ``real-1-address`` for the second line of the servers; and what belongs to no field."""
+    report = await client.call("candidate_edit", by=by, operations=[operation], trial=is_trial)
+    lines = {label: place for place, (label, _) in enumerate(values["reals"])}
+    faults: dict[str, str] = {}
+    others: list[str] = []
+    for it in report["problems"]:
+        line = lines.get(it["real"])
+        if it["service"] != values["label"] or not it["field"] or (it["real"] is not None and line is None):
+            others.append(it["message"])
+            continue
+        faults.setdefault(it["field"] if it["real"] is None else f"real-{line}-{it['field']}", found_expected(it))
+    return faults, tuple(others)
 
 
 async def _show(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from lbfast.web.client import AsyncClient, ControlError, ControlUnavailable
+from lbfast.web.said import counted
 
 PAIR_S: Final = 60.0
 STATUS_S: Final = 10.0
@@ -17,7 +18,9 @@ Status = dict[str, Any]
 
 @dataclass(frozen=True)
 class Readiness:
-    """The verdict, and what it is made of.  ``missed``: servers that only one of the boxes reaches."""
+    """The verdict, and what it is made of.  ``missed``: servers that only one of the boxes reaches;
+    ``objections``: why an order to take over is refused on this box.
+    """
 
     verdict: str
     is_ready: bool
@@ -28,6 +31,7 @@ class Readiness:
     servers: int = 0
     missed: tuple[Mapping[str, str], ...] = ()
     differences: tuple[str, ...] = ()
+    objections: tuple[str, ...] = ()
 
 
 @dataclass
@@ -73,7 +77,16 @@ def judge(status: Status) -> Readiness:
     """What the panel of the overview says.  Pure."""
     servers = status.get("servers", [])
     replication = status["replication"]
-    lag = f"{replication['lag_entries']} entries, {replication['lag_ms']} ms" if replication.get("linked") else ""
+    lag = (
+        counted(
+            "%(num)s entry, %(ms)s ms",
+            "%(num)s entries, %(ms)s ms",
+            replication["lag_entries"],
+            ms=replication["lag_ms"],
+        )
+        if replication.get("linked")
+        else ""
+    )
     is_ready = bool(status["ready"])
     return Readiness(
         "yes" if is_ready else "no",
@@ -85,4 +98,5 @@ def judge(status: Status) -> Readiness:
         len(servers),
         tuple(it for it in servers if it["here"] != it["there"]),
         tuple(status.get("differences", ())),
+        tuple(status.get("objections", ())),
     )

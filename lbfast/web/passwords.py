@@ -7,6 +7,8 @@ from typing import Final
 from argon2 import PasswordHasher
 from argon2.exceptions import Argon2Error, InvalidHashError
 
+from lbfast.web.said import said
+
 LEAST: Final = 10
 MOST: Final = 256  # hashing more costs time and proves nothing
 _COMMON: Final = frozenset(
@@ -39,12 +41,16 @@ def needs_rehash(hashed: str) -> bool:
 def why_weak(password: str, user: str) -> str | None:
     """Why a new password is refused, in words; None when it is good enough."""
     if len(password) < LEAST:
-        return f"A password has at least {LEAST} characters; this one has {len(password)}."
+        return said(
+            "A password has at least %(least)s characters; this one has %(found)s.", least=LEAST, found=len(password)
+        )
     if len(password) > MOST:
-        return f"A password has at most {MOST} characters."
+        return said("A password has at most %(most)s characters.", most=MOST)
     lowered = password.lower()
     if lowered in _COMMON or len(set(lowered)) < 4:
-        return "This password is among the first that anybody would try. Three or four unrelated words are better."
+        return said(
+            "This password is among the first that anybody would try. Three or four unrelated words are better."
+        )
     if user and user.lower() in lowered and len(password) < len(user) + LEAST:
-        return "The password contains the name of the user."
+        return said("The password contains the name of the user.")
     return None

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from starlette.types import Receive, Scope, Send
 
+from lbfast.control.certificate_file import certificate_fault
 from lbfast.model.addresses import is_wildcard, join_address
 from lbfast.model.appliance import WebSettings
 from lbfast.web.app import build_app
@@ -88,6 +89,8 @@ async def _serve(settings: WebSettings, fd: int, channel: ChannelFace) -> int:
 
 
 def _take_certificate(state: WebState) -> ssl.SSLContext:
+    if fault := certificate_fault(state.settings):
+        raise ValueError(f"[web] {fault.key}: found {fault.found}, expected {fault.expected}")
     certificate, key = certificate_files(state.settings, state.folder)
     state.certificate = describe(certificate)
     return make_context(certificate, key)

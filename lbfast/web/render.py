@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import lru_cache
 from gettext import NullTranslations
 from pathlib import Path
@@ -13,29 +14,29 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from lbfast import __version__
+from lbfast.model.visible import clean, size
 from lbfast.web import words
 from lbfast.web.auth import Identity, identity_of, state_of
 from lbfast.web.client import ControlError, ControlUnavailable
+from lbfast.web.collect import script_texts
 from lbfast.web.icons import icon
 from lbfast.web.languages import Catalogue, direction_of, shipped
 from lbfast.web.menu import menu_for
 from lbfast.web.pending import pending_of
 from lbfast.web.roles import may
+from lbfast.web.said import told
 from lbfast.web.sparkline import spark_path
 
 HERE: Final = Path(__file__).parent
 LANGUAGE_COOKIE: Final = "lbfast-language"
 THEMES: Final = ("light", "dark")
 _FILTERS: Final = {
-    "bytes": words.size,
+    "bytes": size,
     "rate": words.rate,
     "count": words.count,
-    "span": words.span,
     "moment": words.moment,
     "clock": words.clock,
-    "shown": words.shown,
     "quoted": words.quoted,
-    "plural": words.plural,
     "spark": spark_path,
     "slug": words.slug,
     "state": words.service_state,
@@ -64,6 +65,8 @@ def environment(catalogue: Catalogue | None = None) -> Environment:
         extensions=["jinja2.ext.i18n"],
     )
     made.filters.update(_FILTERS)
+    made.filters["shown"] = lambda text: clean(told(text, catalogue))
+    made.filters["span"] = lambda seconds: told(words.span(seconds), catalogue)
     made.globals.update(icon=lambda name: Markup(icon(name)), state_word=words.state_word, version=__version__)  # noqa: S704
     # `_` fills values in, so a % must be none of its own; `tr` is for texts that stand in the code.
     made.globals["tr"] = (catalogue or NullTranslations()).gettext
@@ -71,9 +74,18 @@ def environment(catalogue: Catalogue | None = None) -> Environment:
     return made
 
 
+@lru_cache(maxsize=8)
+def script_words(catalogue: Catalogue | None) -> str:
+    """What the script says, in one language, as JSON for an attribute: the page's policy allows no code in it."""
+    if catalogue is None:
+        return ""
+    return json.dumps({text: catalogue.gettext(text) for text in script_texts()}, ensure_ascii=False)
+
+
 def read_templates() -> None:
     """All of them, while they can be read."""
     shipped()
+    script_texts()
     for name in environment().list_templates():
         environment().get_template(name)
 
@@ -87,7 +99,9 @@ def fragment(request: Request, template: str, **values: Any) -> str:
     values.setdefault("csrf", identity.csrf if identity else "")
     languages, language = state_of(request).languages, language_of(request)
     values |= {"language": language, "languages": languages.choices, "direction": direction_of(language)}
-    made = environment(languages.catalogues.get(language))
+    catalogue = languages.catalogues.get(language)
+    values["script_words"] = script_words(catalogue)
+    made = environment(catalogue)
     return made.get_template(template).render(identity=identity, **values)
 
 
@@ -119,6 +133,11 @@ def language_of(request: Request) -> str:
     """What the user has chosen, else what the browser asks for, as far as there is a catalogue."""
     cookie, accepted = request.cookies.get(LANGUAGE_COOKIE, ""), request.headers.get("accept-language", "")
     return state_of(request).languages.pick(cookie, accepted)
+
+
+def in_language(request: Request, text: str) -> str:
+    """A sentence for somebody who is shown it otherwise than by a template."""
+    return told(text, state_of(request).languages.catalogues.get(language_of(request)))
 
 
 def theme_of(request: Request) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from lbfast.web.said import said
+
 REPORT: Final = "report"
 OPERATE: Final = "operate"
 CONFIGURE: Final = "configure"
@@ -25,5 +27,12 @@ def may(role: str, wanted: str) -> bool:
 def check_role(role: str) -> str:
     """The role; ValueError with the words there are."""
     if role not in _RANK:
-        raise ValueError(f"a role is {', '.join(ROLES[:-1])} or {ROLES[-1]}, found {role[:40]!r}")
+        raise ValueError(
+            said(
+                "a role is %(roles)s or %(last)s, found %(role)s",
+                roles=", ".join(ROLES[:-1]),
+                last=ROLES[-1],
+                role=repr(role[:40]),
+            )
+        )
     return role

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from lbfast.model.durations import EXAMPLES, parse_duration, render_duration
+from lbfast.web.said import said
 
 LONGEST: Final = {"deadline": 24 * 86_400, "stagger": 86_400, "cut_after": 24 * 86_400}  # seconds, as control has it
 
@@ -29,9 +30,13 @@ class Spans:
         try:
             ms = parse_duration(text)
         except ValueError:
-            self.faults[name] = f'Found "{text[:40]}", expected {EXAMPLES}.'
+            self.faults[name] = said('Found "%(found)s", expected %(examples)s.', found=text[:40], examples=EXAMPLES)
             return
         if ms % 1_000 or ms > most * 1_000:
-            self.faults[name] = f'Found "{text[:40]}", expected whole seconds, at most {render_duration(most * 1_000)}.'
+            self.faults[name] = said(
+                'Found "%(found)s", expected whole seconds, at most %(most)s.',
+                found=text[:40],
+                most=render_duration(most * 1_000),
+            )
         else:
             self._seconds[name] = ms // 1_000

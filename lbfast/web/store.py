@@ -1,4 +1,5 @@
-"""The web interface's database: users, browser sessions, API keys, the setup code.  One SQLite file.
+"""The web interface's database: users, browser sessions, API keys, switches, the setup code.  One SQLite
+file.
 
 The web process and ``lbfast passwd`` on the console use it at the same time; SQLite's locks order them.
 """
@@ -32,6 +33,9 @@ CREATE TABLE IF NOT EXISTS sessions (
 CREATE TABLE IF NOT EXISTS keys (
     id TEXT PRIMARY KEY, digest TEXT NOT NULL UNIQUE, role TEXT NOT NULL, label TEXT NOT NULL,
     created TEXT NOT NULL, created_by TEXT NOT NULL, expires TEXT, used TEXT
+) STRICT;
+CREATE TABLE IF NOT EXISTS switches (
+    name TEXT PRIMARY KEY, value TEXT NOT NULL, by TEXT NOT NULL, at TEXT NOT NULL
 ) STRICT;
 CREATE TABLE IF NOT EXISTS setup (digest TEXT PRIMARY KEY, created TEXT NOT NULL) STRICT;
 """

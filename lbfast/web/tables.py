@@ -13,8 +13,9 @@ from lbfast.web.candidate import Outcome, edit, read_candidate
 from lbfast.web.client import ControlError, ControlUnavailable
 from lbfast.web.fields import Form, changed_settings, posted_values, table_form, typed_values, value_at
 from lbfast.web.render import why
+from lbfast.web.said import said
 
-CHANGED = "Changed in the candidate: commit to make it run."
+CHANGED = said("Changed in the candidate: commit to make it run.")
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from lbfast.control.own_certificate import OWN, UPLOADED
 from lbfast.model.appliance import WebSettings
+from lbfast.web.said import said
 
-OWN: Final = "self-signed.pem"
-UPLOADED: Final = "certificate.pem"
 BEFORE: Final = "certificate-before.pem"
 VALID_FOR: Final = timedelta(days=825)  # the most that browsers take
 RENEW_BEFORE: Final = timedelta(days=30)
@@ -46,9 +46,6 @@ class Certificate:
     not_after: datetime
     fingerprint: str
     is_self_signed: bool
-
-    def days_left(self, moment: datetime) -> int:
-        return (self.not_after - moment).days
 
 
 def certificate_files(web: WebSettings, folder: Path) -> tuple[Path, Path | None]:
@@ -126,11 +123,17 @@ def make_self_signed(names: list[str], moment: datetime | None = None) -> bytes:
 def check_pem(certificates: bytes, key: bytes, moment: datetime) -> bytes:
     """Key and chain as one PEM file to be used; CertificateFault says what is wrong with them."""
     if len(certificates) + len(key) > LARGEST_PEM:
-        raise CertificateFault(f"The files have more than {LARGEST_PEM:,} bytes; a certificate chain is far smaller.")
+        raise CertificateFault(
+            said(
+                "The files have more than %(most)s bytes; a certificate chain is far smaller.", most=f"{LARGEST_PEM:,}"
+            )
+        )
     chain = _load_chain(certificates)
     private = _load_key(key or certificates)
     if _public_bytes(private.public_key()) != _public_bytes(chain[0].public_key()):
-        raise CertificateFault("The key does not belong to the first certificate. Put the server's certificate first.")
+        raise CertificateFault(
+            said("The key does not belong to the first certificate. Put the server's certificate first.")
+        )
     _check_times(chain, moment)
     _check_order(chain)
     pem = private.private_bytes(
@@ -161,25 +164,35 @@ def _load_chain(pem: bytes) -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(pem)
     except (ValueError, UnsupportedAlgorithm):
-        raise CertificateFault("The certificate is no PEM file: it begins with -----BEGIN CERTIFICATE-----.") from None
+        raise CertificateFault(
+            said("The certificate is no PEM file: it begins with -----BEGIN CERTIFICATE-----.")
+        ) from None
 
 
 def _load_key(pem: bytes) -> rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey:
     try:
         key = serialization.load_pem_private_key(_key_part(pem), password=None)
     except TypeError:
-        raise CertificateFault("The key is protected by a password. Remove it first: openssl pkey -in KEY.") from None
+        raise CertificateFault(
+            said("The key is protected by a password. Remove it first: openssl pkey -in KEY.")
+        ) from None
     except (ValueError, UnsupportedAlgorithm):
         raise CertificateFault(
-            "There is no usable private key: a PEM file has one in -----BEGIN PRIVATE KEY-----."
+            said("There is no usable private key: a PEM file has one in -----BEGIN PRIVATE KEY-----.")
         ) from None
     if isinstance(key, rsa.RSAPrivateKey):
         if key.key_size < LEAST_RSA_BITS:
-            raise CertificateFault(f"The RSA key has {key.key_size} bits; browsers want at least {LEAST_RSA_BITS}.")
+            raise CertificateFault(
+                said(
+                    "The RSA key has %(key_size)s bits; browsers want at least %(least)s.",
+                    key_size=key.key_size,
+                    least=LEAST_RSA_BITS,
+                )
+            )
         return key
     if isinstance(key, ec.EllipticCurvePrivateKey):
         return key
-    raise CertificateFault("Browsers take RSA and elliptic-curve keys; this one is of another kind.")
+    raise CertificateFault(said("Browsers take RSA and elliptic-curve keys; this one is of another kind."))
 
 
 def _key_part(pem: bytes) -> bytes:
@@ -195,10 +208,20 @@ def _key_part(pem: bytes) -> bytes:
 def _check_times(chain: list[x509.Certificate], moment: datetime) -> None:
     for place, found in enumerate(chain, 1):
         if found.not_valid_after_utc <= moment:
-            raise CertificateFault(f"Certificate {place} of the chain expired on {found.not_valid_after_utc:%Y-%m-%d}.")
+            raise CertificateFault(
+                said(
+                    "Certificate %(place)s of the chain expired on %(day)s.",
+                    place=place,
+                    day=f"{found.not_valid_after_utc:%Y-%m-%d}",
+                )
+            )
         if found.not_valid_before_utc > moment:
             raise CertificateFault(
-                f"Certificate {place} is valid only from {found.not_valid_before_utc:%Y-%m-%d %H:%M} UTC."
+                said(
+                    "Certificate %(place)s is valid only from %(time)s UTC.",
+                    place=place,
+                    time=f"{found.not_valid_before_utc:%Y-%m-%d %H:%M}",
+                )
             )
 
 
@@ -208,7 +231,11 @@ def _check_order(chain: list[x509.Certificate]) -> None:
             lower.verify_directly_issued_by(upper)
         except (ValueError, TypeError, InvalidSignature):
             raise CertificateFault(
-                f"Certificate {place} was not issued by certificate {place + 1}: put the server's first, the root last."
+                said(
+                    "Certificate %(place)s was not issued by certificate %(next)s: the server's first, the root last.",
+                    place=place,
+                    next=place + 1,
+                )
             ) from None
 
 

@@ -9,6 +9,7 @@ from typing import Final
 
 from lbfast.web.passwords import hash_password, is_password, needs_rehash
 from lbfast.web.roles import CONFIGURE, check_role
+from lbfast.web.said import said
 from lbfast.web.store import Clock, now
 
 FIRST_USER: Final = "loadbalancer"
@@ -59,13 +60,13 @@ class Users:
         user = self.find(name)
         if user is None:
             names = ", ".join(it.name for it in self.all())
-            raise UserFault(f"there is no user {name[:64]!r}; there are {names}")
+            raise UserFault(said("there is no user %(name)s; there are %(names)s", name=repr(name[:64]), names=names))
         return user
 
     def add(self, name: str, role: str) -> User:
         """A user without a password, who cannot log in yet."""
         if not _NAME.fullmatch(name):
-            raise UserFault("A user name has 1 to 64 letters, digits, dots, dashes, underscores or @.")
+            raise UserFault(said("A user name has 1 to 64 letters, digits, dots, dashes, underscores or @."))
         check_role(role)
         moment = self._clock().isoformat(timespec="seconds")
         try:
@@ -73,20 +74,29 @@ class Users:
                 "INSERT INTO users (name, role, created, changed) VALUES (?, ?, ?, ?)", (name, role, moment, moment)
             )
         except sqlite3.IntegrityError:
-            raise UserFault(f"There is a user {name!r} already.") from None
+            raise UserFault(said("There is a user %(name)s already.", name=repr(name))) from None
         return self.get(name)
 
     def remove(self, name: str) -> None:
         """Their sessions end with them."""
         user = self.get(name)
-        self._keep_a_configurer(user, "removed")
+        self._keep_a_configurer(
+            user, said("%(name)s cannot be removed: nobody would be left who may configure.", name=name)
+        )
         self._store.execute("DELETE FROM users WHERE name = ?", (name,))
 
     def set_role(self, name: str, role: str) -> None:
         user = self.get(name)
         check_role(role)
         if role != CONFIGURE:
-            self._keep_a_configurer(user, f"given the role {role}")
+            self._keep_a_configurer(
+                user,
+                said(
+                    "%(name)s cannot be given the role %(role)s: nobody would be left who may configure.",
+                    name=name,
+                    role=role,
+                ),
+            )
         self._store.execute("UPDATE users SET role = ? WHERE name = ?", (role, name))
 
     def set_password(self, name: str, password: str) -> None:
@@ -121,10 +131,10 @@ class Users:
         )
         return cursor.rowcount == 1
 
-    def _keep_a_configurer(self, user: User, what: str) -> None:
+    def _keep_a_configurer(self, user: User, refusal: str) -> None:
         others = [it for it in self.all() if it.name != user.name and it.role == CONFIGURE and it.has_password]
         if user.role == CONFIGURE and not others:
-            raise UserFault(f"{user.name} cannot be {what}: nobody would be left who may configure.")
+            raise UserFault(refusal)
 
 
 def _user(row: sqlite3.Row) -> User:

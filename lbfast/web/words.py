@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 from urllib.parse import quote
 
-_UNITS: Final = ("B", "kB", "MB", "GB", "TB", "PB")
-# What could reorder or hide text beside it: shown as its escape, as the command line does.
-_UNSAFE: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+from lbfast.model.visible import size
+from lbfast.web.said import joined, said
+
 _STATES: Final = {
     "up": "Up",
     "degraded": "Some down",
@@ -50,17 +49,6 @@ def findable(service: Mapping[str, Any]) -> str:
     return " ".join(f"{real['label']} {real['address']}" for real in service["real_servers"]).lower()
 
 
-def size(value: float) -> str:
-    """512 B, 1.2 kB, 34 MB."""
-    amount = float(value)
-    for unit in _UNITS:
-        if amount < 999.5 or unit == _UNITS[-1]:
-            break
-        amount /= 1000
-    digits = 1 if unit != "B" and amount < 9.95 else 0
-    return f"{amount:.{digits}f} {unit}"
-
-
 def rate(value: float) -> str:
     return f"{size(value)}/s"
 
@@ -70,24 +58,24 @@ def count(value: float) -> str:
     return f"{value:,.0f}"
 
 
-def plural(number: int, word: str) -> str:
-    return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
-
-
 def span(seconds: float | None) -> str:
     """A span in its two largest units."""
     if seconds is None:
         return ""
     if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
+        return said("%(num)s ms", num=f"{seconds * 1000:.0f}")
     whole = int(seconds)
     if whole < 60:
-        return f"{seconds:.1f} s" if seconds < 10 and seconds != whole else f"{whole} s"
-    for size_, unit, lower, lower_unit in ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, "s")):
-        if whole >= size_:
-            rest = whole % size_ // lower
-            return f"{whole // size_} {unit}" + (f" {rest} {lower_unit}" if rest else "")
-    return f"{whole} s"
+        return said("%(num)s s", num=f"{seconds:.1f}" if seconds < 10 and seconds != whole else whole)
+    units = (
+        (86_400, said("%(num)s d", num=whole // 86_400)),
+        (3_600, said("%(num)s h", num=whole % 86_400 // 3_600)),
+        (60, said("%(num)s min", num=whole % 3_600 // 60)),
+        (1, said("%(num)s s", num=whole % 60)),
+    )
+    first = next(place for place, (size_, _) in enumerate(units) if whole >= size_)
+    (size_, text), (lower, rest) = units[first : first + 2]
+    return joined(text, rest) if whole % size_ // lower else text
 
 
 def moment(text: str | None) -> str:
@@ -107,18 +95,6 @@ def _local(text: str | None, form: str) -> str:
         return datetime.fromisoformat(text).astimezone().strftime(form)
     except ValueError:
         return text
-
-
-def shown(text: Any) -> str:
-    """One line of visible characters: nothing hidden, nothing reordered.  HTML is the template's care."""
-    return "".join(_escape(char) if unicodedata.category(char) in _UNSAFE else char for char in str(text))
-
-
-def _escape(char: str) -> str:
-    code = ord(char)
-    if code < 0x100:
-        return f"\\x{code:02x}"
-    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def quoted(text: Any) -> str:

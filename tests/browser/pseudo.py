@@ -9,20 +9,33 @@ from lbfast.web.languages import render_pot
 
 CODE = "en-XA"
 # Elements whose text is the program's own words; elsewhere stand the appliance's labels, addresses and figures.
-OWN = {"h1", "h2", "label", "button", "legend", "summary", "caption", "dt", "th", "a", "p", "li"}
-DATA = {"bdi", "code", "kbd", "pre", "option", "small", "time"}
+OWN = {"h1", "h2", "label", "button", "legend", "summary", "caption", "dt", "th", "a", "p", "li", "option"}
+DATA = {"bdi", "code", "kbd", "pre", "small", "time"}
 SPOKEN = ("title", "aria-label", "placeholder", "data-ask", "data-ask-again")
 VOID = {"input", "img", "br", "meta", "link", "hr", "path"}
 
 
 def pseudo_po() -> str:
-    """The catalogue with each message in brackets."""
-    lines = []
+    """The catalogue with each message in brackets; plurals say which form they are."""
+    lines: list[str] = []
     for line in render_pot().splitlines():
-        if line.startswith('msgid "') and line != 'msgid ""':
-            message = line[7:-1]
-            lines += [line, f'msgstr "⟦{message}⟧"', ""]
+        found = re.fullmatch(r'msgid(_plural)? "(.+)"', line)
+        if found is None:
+            continue
+        if found[1]:
+            lines[-2:] = [
+                f'msgid_plural "{found[2]}"',
+                f'msgstr[0] "⟦{_singular(lines)}⟧"',
+                f'msgstr[1] "⟦{found[2]}⟧"',
+                "",
+            ]
+        else:
+            lines += [line, f'msgstr "⟦{found[2]}⟧"', ""]
     return "\n".join(lines)
+
+
+def _singular(lines: list[str]) -> str:
+    return lines[-3][len('msgid "') : -1]
 
 
 class _Words(HTMLParser):

@@ -92,6 +92,12 @@ def test_wizard_in_three_steps(tab: Any, ca: trustme.CA) -> None:
         field(tab, "Health check").select_option("none")
         tab.get_by_role("button", name="Next").click()
         field(tab, "Address of server 1").fill("127.0.0.1")
+        field(tab, "Address of server 2").fill("nonsense")
+        tab.get_by_role("button", name="Next: commit").click()
+        assert '"nonsense"' in tab.locator("#real-1-address-fault").inner_text(), "the fault stands at the field"
+        assert '""' in tab.locator("#real-2-address-fault").inner_text()
+        assert field(tab, "Address of server 1").input_value() == "127.0.0.1", "nothing typed is lost"
+        field(tab, "Address of server 2").fill("")
         field(tab, "Label of server 2").fill("")
         field(tab, "Label of server 3").fill("")
         tab.get_by_role("button", name="Next: commit").click()

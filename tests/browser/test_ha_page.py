@@ -17,7 +17,7 @@ from conftest import CHROMIUM, FLAGS
 from waiting import wait_for
 
 sys.path.append(str(Path(__file__).parent.parent / "netns"))
-from ha_lab import BOXES, Lab, lab
+from ha_lab import BOXES, CABLE, Lab, lab
 from test_pages import axe_findings
 
 pytestmark = pytest.mark.root
@@ -85,6 +85,37 @@ def add_peer(tab: Any, password: str) -> None:
     tab.click("text=Add new node")
 
 
+def add_and_remove_a_path(tab: Any) -> None:
+    tab.goto(url("a"))
+    tab.fill("#local", CABLE["a"])
+    tab.fill("#peer", "the cable")
+    tab.click("text=Add path")
+    tab.wait_for_selector("text=is not an IP address")
+    assert tab.input_value("#local") == CABLE["a"], "nothing typed is lost"
+    tab.fill("#peer", CABLE["b"])
+    tab.click("text=Add path")
+    tab.wait_for_selector(f"text=The heartbeat path {CABLE['a']} - {CABLE['b']} is added on this box.")
+    row = tab.locator("tr", has_text=CABLE["a"])
+    assert "silent" in row.inner_text(), "the peer does not know of it yet"
+    assert not axe_findings(tab)
+    row.get_by_role("button", name="Remove").click()
+    tab.wait_for_selector("text=is removed on this box")
+    assert tab.locator("tr", has_text=CABLE["a"]).count() == 0
+
+
+def check_what_a_pair_leaves(boxes: Lab, tab: Any) -> None:
+    """The other box leaves the addresses where they are, says so, and does not get them while somebody has them."""
+    stay = f"text=stay with the former peer, {BOXES['b']}"
+    tab.goto(url("a", "/lbadmin/"))
+    tab.wait_for_selector(stay)
+    tab.goto(url("a"))
+    tab.wait_for_selector(stay)
+    assert not axe_findings(tab)
+    tab.click("button:has-text('Take over')")
+    tab.wait_for_selector("text=the service addresses cannot be raised")
+    assert not boxes.holds("a")
+
+
 def test_the_guides_appendix_from_add_new_node_to_break_clustered_pair(boxes: Lab, page: Any) -> None:
     tab = page
     tab.goto(url("a"))
@@ -110,6 +141,8 @@ def test_the_guides_appendix_from_add_new_node_to_break_clustered_pair(boxes: La
     for word in (BOXES["a"], BOXES["b"], "State: Active", "State: Passive", "This box has the addresses"):
         assert word in text, (word, text)
     assert not axe_findings(tab)
+
+    add_and_remove_a_path(tab)
 
     # The overview: one verdict, and what it stands on.
     tab.goto(url("a", "/lbadmin/"))
@@ -137,6 +170,7 @@ def test_the_guides_appendix_from_add_new_node_to_break_clustered_pair(boxes: La
     gone = [boxes.directory / name / "state" / "pair.json" for name in BOXES]
     wait_for(lambda: not any(it.exists() for it in gone), 10, "both to forget")
     assert boxes.holds("b")
+    check_what_a_pair_leaves(boxes, tab)
 
 
 def _answers(boxes: Lab) -> bool:

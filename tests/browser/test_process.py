@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import socket
 import ssl
+import struct
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +14,8 @@ from pathlib import Path
 import pytest
 import trustme
 from harness import Lbfast, free_port, real_server, virtual_service
-from waiting import fd_census, wait_for
+from live_world import Load, named_servers
+from waiting import fd_census, scaled, wait_for
 from web_world import HOME, PASSWORD, Web, web_lbfast
 
 
@@ -120,6 +123,45 @@ def test_a_move_in_the_browser_is_kept_there(bare: Web) -> None:
     assert web.lb.call("history")["unconfirmed"] is None
 
 
+def test_plain_http_takes_the_place_of_https_and_goes_back(serving: Web) -> None:
+    """By the page: the browser is let out of strict transport, the session of one is none of the other."""
+    web = serving
+    client = web.client()
+    client.login()
+    new = free_port()
+    before = client.get(HOME)
+    assert before.headers["strict-transport-security"] == "max-age=31536000"
+    answer = client.post("/lbadmin/local/sockets", {"csrf": client.csrf(), "address": "127.0.0.1", "port": str(new)})
+    assert (answer.status, f"http://127.0.0.1:{new}/lbadmin/" in answer.text) == (200, True)
+    assert answer.headers["strict-transport-security"] == "max-age=0"
+
+    def asked(cookie: str = "", body: str | None = None, place: str = HOME) -> tuple[int, str]:
+        """In the clear; 0 while nobody answers."""
+        connection = http.client.HTTPConnection("127.0.0.1", new, timeout=scaled(20))
+        try:
+            headers = {"Cookie": cookie, "Content-Type": "application/x-www-form-urlencoded"}
+            connection.request("GET" if body is None else "POST", place, body, headers)
+            response = connection.getresponse()
+            assert response.getheader("strict-transport-security") is None
+            return response.status, response.getheader("set-cookie") or ""
+        except OSError:
+            return 0, ""
+        finally:
+            connection.close()
+
+    wait_for(lambda: asked()[0], 20, "the new place")
+    assert asked(client.cookie)[0] == 303, "to the login: the session was one of HTTPS"
+    assert not answers(web, web.port), "not beside HTTPS"
+    form = f"user=loadbalancer&password={PASSWORD.replace(' ', '+')}"
+    status, cookie = asked(body=form, place="/lbadmin/login")
+    assert (status, cookie.startswith("lbfast="), "secure" in cookie.lower()) == (303, True, False)
+    assert asked(cookie.partition(";")[0])[0] == 200
+    web.lb.call("revert")
+    wait_for(lambda: answers(web, web.port), 20, "HTTPS again")
+    assert client.get(HOME).status == 200
+    assert asked()[0] == 0
+
+
 def test_a_move_to_a_taken_port_is_refused(bare: Web) -> None:
     web = bare
     with socket.socket() as taken:
@@ -164,6 +206,38 @@ def test_an_uploaded_certificate_is_used_at_once_and_can_be_taken_back(bare: Web
     assert fingerprint(web.port) == ssl.PEM_cert_to_DER_cert(made.cert_chain_pems[0].bytes().decode())
     assert client.post("/lbadmin/local/certificate", {"csrf": client.csrf(), "do": "remove"}).status == 303
     assert fingerprint(web.port) == before
+
+
+def test_readers_of_the_live_log_that_go_away_are_noticed() -> None:
+    """In the middle of a burst: the web process neither writes on into nothing nor complains of it."""
+    port = free_port()
+    with named_servers(("one",)) as servers:
+        service = virtual_service(port, [real_server("one", servers["one"].port)])
+        with web_lbfast([service]) as web, Load(port) as load:
+            client = web.client()
+            client.login()
+            pid = web.lb.child("web")
+            before = len(fd_census(pid))
+            for _ in range(8):
+                read_some(web.port, client.cookie)
+            seen = load.visits
+            wait_for(lambda: load.visits > seen + 50, 20, "more events")
+            wait_for(lambda: len(fd_census(pid)) <= before + 1, 20, "their connections to be closed")
+            assert client.get("/lbadmin/account").status == 200
+            assert web.lb.stderr == ""
+
+
+def read_some(port: int, cookie: str) -> None:
+    """Some of the live log, then away without a word."""
+    context = ssl._create_unverified_context()
+    raw = socket.create_connection(("127.0.0.1", port), 10)
+    with context.wrap_socket(raw) as sock:
+        head = f"GET /lbadmin/logs/events/live HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nCookie: {cookie}\r\n\r\n"
+        sock.sendall(head.encode())
+        got = 0
+        while got < 20_000:
+            got += len(sock.recv(65_536))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def test_passwd_and_keys_work_while_nothing_runs(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from waiting import wait_for
 from web_world import Client, Web, web_lbfast
 
 ALERTS, BACKUP = "/lbadmin/maintenance/alerts", "/lbadmin/maintenance/backup"
+KEYS = "/lbadmin/local/keys"
+GRAPHING, GRAPHS = "/lbadmin/local/graphing", "/lbadmin/reports/graphs"
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +110,57 @@ def test_alerts_are_configured_tested_and_what_fails_is_shown(appliance: Web, ad
     assert save(admin, ALERTS, "save", **empty).status == 303
     assert "email" not in appliance.lb.call("candidate")["text"]
     appliance.lb.call("candidate_discard")
+
+
+def test_the_reach_of_the_graphs_is_edited_and_applied_within_a_sample(appliance: Web, admin: Client) -> None:
+    page = admin.get(GRAPHING).text
+    assert "3 series are kept" in page
+    assert "5 years" not in admin.get(GRAPHS).text, "a year is kept"
+    refused = save(admin, GRAPHING, "save", **{"graphs.keep_10s": "2d", "graphs.keep_1d": "a while"})
+    assert refused.status == 422
+    assert refused.text.count('class="fault"') == 2
+    assert "a duration from 10m to 1d" in refused.text
+    before = appliance.lb.call("series", range=3_600)
+    assert (before["step"], before["reach"]) == (10, 372 * 86_400)
+    assert save(admin, GRAPHING, "save", **{"graphs.keep_10s": "1d", "graphs.keep_1d": "1825d"}).status == 303
+    assert "1825 d" in admin.get(GRAPHING).text
+    assert appliance.lb.call("series", range=3_600)["reach"] == before["reach"], "it waits to be committed"
+    commit(appliance)
+    reach = lambda: appliance.lb.call("series", range=3_600)["reach"] == 1_825 * 86_400  # noqa: E731
+    wait_for(reach, 40, "the next sample")
+    shown = admin.get(GRAPHS).text
+    assert "5 years" in shown
+    earlier = re.search(r'rel="prev" href="[^"]*end=(\d+)"', shown)
+    assert earlier, "the hour before"
+    past = admin.get(f"{GRAPHS}?range=1h&end={earlier[1]}").text
+    assert 'rel="next"' in past
+    assert "until 20" in past
+    assert admin.get(f"{GRAPHS}?range=1h&end={'9' * 30}").status == 200
+
+
+def test_the_vendors_api_is_switched_on_the_page_and_a_key_has_the_end_that_was_typed(
+    appliance: Web, admin: Client
+) -> None:
+    assert "It is on." in admin.get(KEYS).text
+    assert admin.post(KEYS, {"csrf": admin.csrf(), "do": "disable"}).status == 303
+    shown = admin.get(KEYS).text
+    assert "It is off." in shown
+    assert "By loadbalancer" in shown
+    assert admin.ask("POST", "/api/v2/", '{"lbcli":[{"action":"list"}]}').status == 403
+    assert admin.post(KEYS, {"csrf": admin.csrf(), "do": "enable"}).status == 303
+    assert admin.ask("POST", "/api/v2/", '{"lbcli":[{"action":"list"}]}').status == 401
+    audit = admin.get("/lbadmin/logs/audit").text
+    assert "api v2 disabled" in audit
+    assert "api v2 enabled" in audit
+    for days in ("ninety", "0", "3651"):
+        answer = admin.post(KEYS, {"csrf": admin.csrf(), "do": "create", "role": "report", "days": days})
+        assert answer.status == 303, "no key"
+        assert "expected 1 to 3650" in admin.get(KEYS).text
+    assert appliance.lb.json("apikey", "list")["keys"] == []
+    made = admin.post(KEYS, {"csrf": admin.csrf(), "do": "create", "role": "report", "days": "90"})
+    assert made.status == 200
+    (key,) = appliance.lb.json("apikey", "list")["keys"]
+    assert key["expires"] is not None
 
 
 def test_scheduled_backups_their_passphrase_and_their_failure(appliance: Web, admin: Client, hook: list[bytes]) -> None:

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MEGABYTE = 1 << 20
 Arms = list[tuple[str, int, int, int]]
 
-# An EAGAIN of send or splice_out is not among them: without a full socket no edge would follow it.  Slow
+# An EAGAIN is not among them: without a socket that is full, or empty, no edge would follow it.  Slow
 # readers (tests/proc/test_relay_flow.py) make real ones.
 # door, calls that pass first, calls that fail, errno; then what must come of it.
 SCENARIOS: dict[str, tuple[Arms, str]] = {
@@ -31,18 +31,19 @@ SCENARIOS: dict[str, tuple[Arms, str]] = {
     "splice_in EINVAL": ([("splice_in", 1, 1, errno.EINVAL)], "bytes"),
     "splice_in ENOSYS at once": ([("splice_in", 0, 1, errno.ENOSYS)], "bytes"),
     "splice_in ENOMEM": ([("splice_in", 1, 2, errno.ENOMEM)], "bytes"),
-    "splice_in EAGAIN": ([("splice_in", 2, 1, errno.EAGAIN)], "bytes"),
     "splice_in ECONNRESET": ([("splice_in", 2, 1, errno.ECONNRESET)], "reset"),
     "splice_out EINTR": ([("splice_out", 2, 3, errno.EINTR)], "bytes"),
     "splice_out ECONNRESET": ([("splice_out", 2, 1, errno.ECONNRESET)], "reset"),
     "splice_out EPIPE": ([("splice_out", 1, 1, errno.EPIPE)], "reset"),
     "pipe EMFILE": ([("pipe", 0, 1_000, errno.EMFILE)], "copied"),
+    "pipe ENFILE": ([("pipe", 0, 1_000, errno.ENFILE)], "copied"),
     "pipe EPERM": ([("pipe", 0, 1_000, errno.EPERM)], "copied"),
     "recv EINTR": ([("recv", 0, 2, errno.EINTR)], "bytes"),
     "recv ENOMEM": ([("recv", 0, 1, errno.ENOMEM)], "reset at once"),
     "send EINTR": ([("send", 0, 2, errno.EINTR)], "bytes"),
     "send ENOBUFS": ([("send", 0, 1, errno.ENOBUFS)], "reset at once"),
     "socket EMFILE": ([("socket", 0, 1, errno.EMFILE)], "refused"),
+    "socket ENFILE": ([("socket", 0, 1, errno.ENFILE)], "refused"),
     "socket ENOBUFS": ([("socket", 0, 1, errno.ENOBUFS)], "refused"),
     "connect EADDRNOTAVAIL": ([("connect", 0, 9, errno.EADDRNOTAVAIL)], "refused"),
     "connect ECONNREFUSED once": ([("connect", 0, 1, errno.ECONNREFUSED)], "bytes"),

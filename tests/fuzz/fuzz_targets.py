@@ -20,10 +20,10 @@ from lbfast.config import source, store
 from lbfast.config.candidate import Candidate, unpack_candidate
 from lbfast.config.errors import ConfigError
 from lbfast.config.id_file import load_ids
+from lbfast.config.unconfirmed import load_unconfirmed
 from lbfast.config.versions import VersionStore
 from lbfast.control import protocol
 from lbfast.control.arguments import check_args
-from lbfast.control.confirm import load_unconfirmed
 from lbfast.control.protocol import ControlError
 from lbfast.control.statefile import load_marks
 from lbfast.control.verbs import find_verb

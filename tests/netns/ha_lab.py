@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,8 @@ from harness import Lbfast, processes_of_session, render_toml, scaled, virtual_s
 from namespaces import ip
 from waiting import children_of
 
+from lbfast.ha.echo_path import IDENTITY
+
 VIP, ROUTER = "10.77.0.100", "10.77.0.1"
 BOXES = {"a": "10.77.0.11", "b": "10.77.0.12"}
 CABLE = {"a": "10.78.0.11", "b": "10.78.0.12"}
@@ -29,10 +31,17 @@ SERVERS = ("10.77.0.21", "10.77.0.22", "10.77.0.23")
 PORT = 443
 HERE = Path(__file__).parent
 KEY = "11" * 32
-DEAF = """
-add table inet t
-add chain inet t c { type filter hook input priority 0; policy accept; }
-add rule inet t c udp dport 6694"""
+
+
+def heartbeats(words: str) -> str:
+    """A firewall that does that with heartbeats that arrive; those by way of a ping address are echo replies."""
+    rules = (
+        f"add rule inet t c {match} {words}\n"
+        for match in ("udp dport 6694", f"icmp id {IDENTITY}", f"icmpv6 id {IDENTITY}")
+    )
+    return "add table inet t\nadd chain inet t c { type filter hook input priority 0; policy accept; }\n" + "".join(
+        rules
+    )
 
 
 @dataclass
@@ -69,6 +78,19 @@ class Lab:
     def mend(self, name: str, cable: str = "lan") -> None:
         self.ip("sw", "link", "set", f"{cable}-{name}", "up")
 
+    def split(self) -> None:
+        """Clients, servers and router reach both boxes, but the boxes not each other."""
+        self.cut("b", "hb")
+        self._isolate("on")
+
+    def heal(self) -> None:
+        self._isolate("off")
+        self.mend("b", "hb")
+
+    def _isolate(self, word: str) -> None:
+        for name in BOXES:
+            self.ip("sw", "link", "set", "dev", f"lan-{name}", "type", "bridge_slave", "isolated", word)
+
     def addresses(self, name: str) -> set[str]:
         """All IPv4 addresses in a namespace."""
         links = json.loads(self.ip(name, "-j", "-4", "address", "show"))
@@ -95,11 +117,12 @@ class Lab:
         lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
         return "workers = 2\n[ha]\n" + "\n".join(lines) + "\n" + render_toml({"virtual_service": [service]})
 
-    def box(self, name: str, config: str | None = None) -> Lbfast:
-        """A box that is not started yet."""
+    def box(self, name: str, config: str | None = None, through: Sequence[str] = ()) -> Lbfast:
+        """A box that is not started yet; ``through``: the words of a program that runs it."""
         directory = self.directory / name
         (directory / "state").mkdir(parents=True, exist_ok=True)
-        found = Lbfast(config or self.config(), directory=directory, prefix=self.inside(name), allow_stderr=True)
+        prefix = [*self.inside(name), *through]
+        found = Lbfast(config or self.config(), directory=directory, prefix=prefix, allow_stderr=True)
         self.boxes[name] = found
         return found
 
@@ -137,6 +160,10 @@ class Lab:
         """What its ha process says."""
         return self.verb(name, "status")
 
+    def paths(self, name: str) -> list[dict[str, Any]]:
+        """As a box sees them: LAN, second cable; not what goes by way of the router."""
+        return [path for path in self.status(name)["paths"] if not path["via"]]
+
     def verb(self, name: str, verb: str) -> dict[str, Any]:
         """Ask its ha process directly."""
         path = self.boxes[name].runtime_dir / "ha.sock"
@@ -165,6 +192,15 @@ class Lab:
             timeout,
             f"{states}; now { ({name: self.state(name) for name in states}) }",
         )
+
+    def has_one_history(self) -> bool:
+        """Both boxes have the same versions."""
+        ours, theirs = (self.boxes[name].call("history")["versions"] for name in BOXES)
+        return bool(ours == theirs)
+
+    def wait_one_history(self, timeout: float = 20.0) -> None:
+        """A passive box has its own first version until the active one's comes."""
+        wait_for(self.has_one_history, timeout, "one history")
 
     def wait_ready(self, timeout: float = 20.0) -> None:
         """Until both boxes say that a takeover would be safe."""
@@ -217,7 +253,7 @@ class Lab:
 
     def deafen(self, name: str) -> None:
         """No heartbeat is heard there, over any path."""
-        self.nft(name, f"{DEAF} drop\n")
+        self.nft(name, heartbeats("drop"))
 
     def revive(self, name: str) -> None:
         """Power is back: a machine without any service address, which starts lbfast."""
@@ -331,15 +367,7 @@ class Clients:
         return self.report()
 
     def report(self) -> Report:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        notes = self.process.stdout.readline()
-        self.process.wait(scaled(10))
-        self.process.stdin.close()
-        self.process.stdout.close()
-        return Report(json.loads(notes))
+        return Report(report_of(self.process))
 
 
 AnyLab = TypeVar("AnyLab", bound=Lab)
@@ -369,6 +397,43 @@ def lab(prefix: str, clients: int = 1, kind: type[AnyLab] = Lab, **settings: Any
             _plug(found, name, "hb", [f"{CABLE[name]}/24"])
             found.ip(name, "route", "add", "default", "via", ROUTER)
         yield found
+
+
+def report_of(process: subprocess.Popen[str]) -> dict[str, Any]:
+    """What clients have noted, once their end is asked for."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+    notes = json.loads(process.stdout.readline())
+    process.wait(scaled(10))
+    process.stdin.close()
+    process.stdout.close()
+    return dict(notes)
+
+
+@contextmanager
+def served_pair(prefix: str, ca: trustme.CA, **settings: Any) -> Iterator[Lab]:
+    """Boxes that know each other, none started yet, and real servers; whoever runs at the end is stopped."""
+    with lab(prefix, **settings) as found:
+        found.write_pair()
+        found.serve(ca)
+        yield found
+        for box in found.boxes.values():
+            if box.process.poll() is None:
+                box.stop()
+
+
+@contextmanager
+def running_pair(
+    prefix: str, ca: trustme.CA, config: Callable[[Lab], str] = Lab.config, **settings: Any
+) -> Iterator[Lab]:
+    """Both boxes paired and started, and real servers: what the tests of a module share.  It leaves nothing behind."""
+    with served_pair(prefix, ca, **settings) as found:
+        before = set(children_of(os.getpid()).values())
+        found.start("a", "b", config=config(found))
+        yield found
+    assert set(children_of(os.getpid()).values()) <= before
 
 
 def _plug(found: Lab, name: str, cable: str, addresses: Sequence[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -13,20 +12,23 @@ from typing import Any
 
 import pytest
 import trustme
-from ha_lab import BOXES, PORT, SERVERS, VIP, Lab, lab
-from harness import scaled, wait_for
+from ha_lab import BOXES, PORT, SERVERS, VIP, Lab, report_of, running_pair
+from harness import wait_for
 from waiting import children_of
 
 pytestmark = pytest.mark.root
 
+MOVABLE = {"source_address": "vip", "ports": f"{PORT},{PORT + 1},{PORT + 2}"}
 TALKING, IDLE, HALVES = 50, 10, 5
+DOWNS, UPS = 2, 2
 ALL = TALKING + IDLE + HALVES
 FROZEN = "are frozen and shipped to the peer"
 KEPT = f"{ALL} of {ALL} connections go on here"
-DEAF = """
+LINK_CUT = """
 add table inet t
-add chain inet t c { type filter hook input priority 0; policy accept; }
-add rule inet t c udp dport 6694 drop
+add chain inet t i { type filter hook input priority 0; policy accept; }
+add rule inet t i tcp dport 7778 drop
+add rule inet t i tcp sport 7778 drop
 """
 
 
@@ -37,18 +39,15 @@ def _nothing_left_behind() -> None:
 
 @pytest.fixture(scope="module")
 def pair(ca: trustme.CA) -> Iterator[Lab]:
-    service = {"source_address": "vip", "ports": f"{PORT},{PORT + 1}"}
-    with lab("hcn", service=service) as found:
-        found.write_pair()
-        found.serve(ca)
+    with running_pair("hcn", ca, any_port, service=MOVABLE) as found:
         found.run("s", "conn_servers.py", str(PORT + 1), *SERVERS)
-        before = set(children_of(os.getpid()).values())
-        found.start("a", "b", config=found.config().replace(f"port = {PORT}\n", ""))
+        found.run("s", "conn_bulk.py", "serve", str(PORT + 2), *SERVERS)
         yield found
-        for box in found.boxes.values():
-            if box.process.poll() is None:
-                box.stop()
-    assert set(children_of(os.getpid()).values()) <= before
+
+
+def any_port(found: Lab) -> str:
+    """The real servers listen where the client came to."""
+    return found.config().replace(f"port = {PORT}\n", "")
 
 
 @pytest.fixture
@@ -66,13 +65,7 @@ class Talk:
         self.process: subprocess.Popen[str] = pair.run("c", "conn_clients.py", *words)
 
     def report(self) -> dict[str, Any]:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        notes = json.loads(self.process.stdout.readline())
-        self.process.wait(scaled(10))
-        return dict(notes)
+        return report_of(self.process)
 
 
 def active(pair: Lab) -> tuple[str, str]:
@@ -101,7 +94,7 @@ def live(pair: Lab, name: str) -> int:
 def deaf(pair: Lab) -> Iterator[None]:
     """No heartbeat arrives, so no claim is granted; the replication link works."""
     for name in BOXES:
-        pair.nft(name, DEAF)
+        pair.deafen(name)
     try:
         wait_for(lambda: {pair.state(name) for name in BOXES} == {"alone", "unknown"}, 20, "both to hear nothing")
         yield
@@ -161,3 +154,65 @@ def test_a_peer_that_dies_half_way_costs_no_connection(whole: Lab) -> None:
         wait_for(lambda: events(whole, giver).count(KEPT) > kept, 20, "them to go on")
         all_whole(talk.report())
     whole.wait_states(**{giver: "active", taker: "passive"})
+
+
+def test_what_is_held_in_between_comes_over_byte_for_byte(whole: Lab) -> None:
+    """Slow readers of large answers, and fast uploads to a slow server: pipes and queues are full when it is frozen."""
+    process = whole.run("c", "conn_bulk.py", "clients", VIP, str(PORT + 2), str(DOWNS), str(UPS))
+    for _ in range(2):
+        giver, taker = active(whole)
+        assert whole.boxes[taker].cli("ha", "takeover")[0] == 0
+        whole.wait_states(**{giver: "passive", taker: "active"})
+        whole.wait_ready()
+        assert f"{DOWNS + UPS} of {DOWNS + UPS} connections taken over" in events(whole, taker), events(whole, giver)
+    notes = report_of(process)
+    assert notes["damaged"] == []
+    assert notes["cut"] == []
+    assert notes["whole"] == DOWNS + UPS
+
+
+def nothing_hangs(notes: dict[str, Any]) -> None:
+    """Each connection goes on or has been cut so that its client knows; none has a wrong byte."""
+    assert notes["damaged"] == []
+    assert [words for words in notes["cut"] if "Timeout" in words] == []
+    assert len(notes["cut"]) + notes["late"] == ALL
+
+
+def test_a_giver_that_dies_with_frozen_connections(whole: Lab) -> None:
+    """Its successor has their images: a connection that is silent meanwhile does not even notice."""
+    talk = Talk(whole)
+    giver, taker = active(whole)
+    before = events(whole, giver).count(FROZEN)
+    with deaf(whole):
+        box = whole.boxes[giver]
+        ha = box.child("ha")
+        with ThreadPoolExecutor(1) as pool:
+            order = pool.submit(whole.boxes[taker].cli, "ha", "takeover")
+            wait_for(lambda: events(whole, giver).count(FROZEN) > before, 20, "them to be frozen")
+            os.kill(ha, signal.SIGKILL)
+            order.result()
+        box.wait_replaced("ha", ha)
+        wait_for(lambda: "being given away are found again" in events(whole, giver), 20, "the successor to find them")
+        notes = talk.report()
+    nothing_hangs(notes)
+    assert [words for words in notes["cut"] if words.startswith("idle")] == [], "neither end said anything meanwhile"
+
+
+@pytest.mark.parametrize("victim", ["giver's ha", "taker's ha", "giver's worker", "taker's worker", "link"])
+def test_whatever_fails_in_the_middle_nothing_hangs(whole: Lab, victim: str) -> None:
+    talk = Talk(whole)
+    giver, taker = active(whole)
+    with ThreadPoolExecutor(1) as pool:
+        order = pool.submit(whole.boxes[taker].cli, "ha", "takeover")
+        wait_for(lambda: live(whole, giver) < ALL or whole.state(taker) == "active", 20, "it to begin")
+        if victim == "link":
+            whole.nft(giver, LINK_CUT)
+        else:
+            box = whole.boxes[giver if victim.startswith("giver") else taker]
+            name = next(name for name in children_of(box.pid) if victim.split()[1] in name)
+            os.kill(children_of(box.pid)[name], signal.SIGKILL)
+        order.result()
+    if victim == "link":
+        whole.nft(giver, "delete table inet t")
+    whole.wait_ready(60)
+    nothing_hangs(talk.report())

@@ -5,7 +5,6 @@ Nothing here asserts a time but "it comes back": figures are measured, not asser
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import trustme
-from ha_lab import VIP, Lab, lab
+from ha_lab import SERVERS, VIP, Lab, running_pair
 from harness import wait_for
 from waiting import children_of
 
@@ -32,16 +31,8 @@ def _nothing_left_behind() -> None:
 
 @pytest.fixture(scope="module")
 def pair(ca: trustme.CA) -> Iterator[Lab]:
-    with lab("hf", clients=CLIENTS) as found:
-        found.write_pair()
-        found.serve(ca)
-        before = set(children_of(os.getpid()).values())
-        found.start("a", "b")
+    with running_pair("hf", ca, clients=CLIENTS) as found:
         yield found
-        for box in found.boxes.values():
-            if box.process.poll() is None:
-                box.stop()
-    assert set(children_of(os.getpid()).values()) <= before
 
 
 @pytest.fixture
@@ -112,6 +103,27 @@ def test_planned_takeover(whole: Lab) -> None:
     code, _, err = whole.boxes["b"].cli("ha", "takeover")
     assert code == 1
     assert "active already" in err
+
+
+def test_takeover_is_refused_as_long_as_the_box_is_not_ready(whole: Lab) -> None:
+    """For every reason that the status names, also with both boxes at the same level; --force overrules."""
+    unreached = f"table inet t {{ chain c {{ type filter hook output priority 0; ip daddr {SERVERS[0]} drop; }}; }}"
+    reason = "Server 1 of Symphony is reached by the active box only"
+    b = whole.boxes["b"]
+    whole.nft("b", unreached)
+    try:
+        wait_for(lambda: whole.status("b")["objections"] == [reason], 20, "the status to say so")
+        assert whole.status("b")["level"] == whole.status("a")["level"]
+        code, _, err = b.cli("ha", "takeover")
+        assert code == 1
+        assert f"not ready to take over: {reason} (--force does it anyway)" in err
+        one_holds(whole, "a")
+        assert whole.status("a")["objections"] == [], "it is the passive box that is ordered"
+        code, _, err = b.cli("ha", "takeover", "--force")
+        assert code == 0, err
+        whole.wait_states(a="passive", b="active")
+    finally:
+        whole.nft("b", "delete table inet t")
 
 
 def test_hung_workers_are_noticed(whole: Lab) -> None:
@@ -187,7 +199,7 @@ def test_the_ha_process_keeps_four_capabilities(whole: Lab) -> None:
 
 def test_one_path_is_enough(whole: Lab) -> None:
     whole.cut("b", "hb")
-    wait_for(lambda: [path["heard"] for path in whole.status("a")["paths"]] == [True, False], 10, "one path")
+    wait_for(lambda: [path["heard"] for path in whole.paths("a")] == [True, False], 10, "one path")
     assert (whole.state("a"), whole.state("b")) == ("active", "passive")
 
 

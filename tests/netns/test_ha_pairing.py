@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import sys
 import threading
 from collections.abc import Iterator
 
 import pytest
 import trustme
-from ha_lab import BOXES, Lab, lab
+from ha_lab import BOXES, HERE, Lab, lab
 from harness import wait_for
+from namespaces import inside
+
+from lbfast.ha.link import dial, ensure_identity, make_context
 
 pytestmark = pytest.mark.root
 
@@ -120,6 +125,113 @@ def test_a_pair_from_its_beginning_to_its_end(boxes: Lab) -> None:
     assert lifetime(boxes, "a") > 1_000_000, "what was held for a pair is held for good"
 
 
+@pytest.mark.parametrize("first", ["a", "b"])
+def test_after_the_end_one_box_alone_raises_the_addresses(boxes: Lab, first: str) -> None:
+    """Both are started again, in either order; the other one takes them when it is told to, and nobody has them."""
+    open_b(boxes)
+    assert pair(boxes)[0] == 0
+    boxes.wait_ready()
+    assert boxes.boxes["a"].cli("ha", "unpair")[0] == 0
+    wait_for(lambda: unpaired(boxes), 10, "both to forget")
+    wait_for(lambda: b_of(boxes).json("overview").get("former"), 10, "the other box to say who has the addresses")
+
+    changed = boxes.directory / "changed.toml"
+    changed.write_text(boxes.config().replace("Server 3", "Server Three"))
+    assert b_of(boxes).cli("commit", str(changed))[0] == 0, "a commit does not raise them either"
+    for box in boxes.boxes.values():
+        box.stop()
+    for name in (first, "b" if first == "a" else "a"):
+        boxes.start(name)
+        assert not boxes.holds("b")
+    assert boxes.holds("a")
+    words = f"the service addresses stay with the former peer {BOXES['a']} since "
+    for said in (("overview",), ("ha", "status"), ("events",)):
+        assert words in " ".join(b_of(boxes).cli(*said)[1].split()), said
+    status = b_of(boxes).json("ha", "status")
+    assert (status["role"], status["state"], status["former"]["peer"]) == ("standalone", "passive", BOXES["a"])
+    assert boxes.boxes["a"].json("ha", "status")["former"] is None
+    assert "former" not in boxes.boxes["a"].json("overview")
+
+    code, _, err = b_of(boxes).cli("ha", "takeover", timeout=60)
+    assert code == 1
+    assert "the service addresses cannot be raised" in err
+    assert not boxes.holds("b")
+    boxes.boxes["a"].stop()
+    code, said, err = b_of(boxes).cli("ha", "takeover", "--reason", "the other one is gone", timeout=60)
+    assert code == 0, err
+    assert "this box is active now" in said
+    assert boxes.holds("b")
+    assert lifetime(boxes, "b") > 1_000_000
+    assert b_of(boxes).cli("ha", "takeover")[0] == 1, "it is a box without a peer like any other"
+    b_of(boxes).stop()
+    boxes.start("b")
+    assert boxes.holds("b")
+    assert "former" not in b_of(boxes).json("overview")
+
+
+def test_a_new_pair_ends_what_the_last_one_left(boxes: Lab) -> None:
+    open_b(boxes)
+    assert pair(boxes)[0] == 0
+    boxes.wait_ready()
+    assert boxes.boxes["a"].cli("ha", "unpair")[0] == 0
+    note = boxes.directory / "b/state/former_pair.json"
+    wait_for(note.exists, 10, "the note")
+    wait_for(lambda: unpaired(boxes), 10, "both to forget")
+    wait_for(lambda: pair(boxes, "right", BOXES["b"], "--overwrite")[0] == 0, 20, "another pair")
+    boxes.wait_ready()
+    assert not note.exists()
+    assert (boxes.state("a"), boxes.state("b")) == ("active", "passive")
+    assert b_of(boxes).cli("ha", "takeover", timeout=60)[0] == 0
+    assert b_of(boxes).cli("ha", "unpair")[0] == 0
+    wait_for(lambda: unpaired(boxes), 10, "both to forget again")
+    assert (boxes.directory / "a/state/former_pair.json").exists(), "now the other box is the one without addresses"
+    assert not note.exists()
+    assert boxes.holds("b")
+    assert not boxes.holds("a")
+
+
+def test_a_peer_with_services_of_its_own_lets_them_go_only_when_asked_to(boxes: Lab) -> None:
+    """And then what it had is beside its history, not lost."""
+    boxes.boxes["b"].stop()
+    boxes.start("b", config=boxes.config().replace('"Symphony"', '"Another"').replace("10.77.0.100", "10.77.0.101"))
+    open_b(boxes)
+    code, said = pair(boxes)
+    assert code == 1
+    assert "it has virtual services of its own (Another); --overwrite lets them go" in said
+    assert unpaired(boxes)
+    assert [service["label"] for service in b_of(boxes).call("overview")["virtual_services"]] == ["Another"]
+    code, said = pair(boxes, "right", BOXES["b"], "--overwrite")
+    assert code == 0, said
+    boxes.wait_ready()
+    assert services(b_of(boxes)) == services(boxes.boxes["a"])
+    wait_for(
+        lambda: b_of(boxes).call("history")["versions"] == boxes.boxes["a"].call("history")["versions"],
+        20,
+        "the history of the pair",
+    )
+    aside = list((boxes.directory / "b/state/versions-aside").glob("*.toml"))
+    assert any("Another" in path.read_text() for path in aside)
+
+
+def test_another_version_is_told_to_update(boxes: Lab) -> None:
+    open_b(boxes)
+    ensure_identity(boxes.directory / "a" / "state", "a")
+
+    async def greet() -> dict[str, object]:
+        context = make_context(boxes.directory / "a" / "state", is_server=False, peer=None)
+        link = await dial(BOXES["b"], 7778, BOXES["a"], context)
+        link.put_json("P", {"step": "hello", "version": "0.0.9"})
+        answer = (await link.receive()).json()
+        link.close()
+        return answer
+
+    with inside(boxes.ns("a")):
+        answer = asyncio.run(greet())
+    assert answer["ok"] is False
+    assert "you have 0.0.9; update one of them first" in str(answer["message"])
+    assert unpaired(boxes)
+
+
 def b_of(boxes: Lab):  # type: ignore[no-untyped-def]
     return boxes.boxes["b"]
 
@@ -142,28 +254,45 @@ def lifetime(boxes: Lab, name: str) -> int:
     return next(int(one["valid_life_time"]) for one in links[0]["addr_info"] if one["local"] == "10.77.0.100")
 
 
-@pytest.mark.parametrize("victim", ["a", "b"])
-def test_killed_half_way_leaves_no_pair(boxes: Lab, victim: str) -> None:
-    """One box dies as soon as the other has kept the pair: the survivor forgets it."""
+# Each step once, and the two at which one box has kept the pair and the other has not.
+MOMENTS = [("a", "ask"), ("b", "agreed"), ("a", "kept"), ("b", "kept"), ("a", "confirmed")]
+
+
+@pytest.mark.parametrize(("victim", "moment"), MOMENTS)
+def test_killed_half_way_leaves_two_boxes_of_one_mind(boxes: Lab, victim: str, moment: str) -> None:
+    """One box dies at a moment of the pairing and comes back: there is a pair on both, or on neither."""
+    armed = boxes.directory / "armed"
+    boxes.boxes[victim].stop()
+    config = None if victim == "a" else EMPTY
+    boxes.box(victim, config, through=[sys.executable, str(HERE / "ha_halting.py"), moment, str(armed)]).start()
+    boxes.boxes[victim].wait_ready()
     open_b(boxes)
-    other = "b" if victim == "a" else "a"
-    words = (
-        "ha",
-        "pair",
-        "--local",
-        BOXES["a"],
-        "--peer",
-        BOXES["b"],
-        "--password-file",
-        str(boxes.directory / "right"),
-    )
-    asking = threading.Thread(target=boxes.boxes["a"].cli, args=words, kwargs={"timeout": 60})
+    before = services(boxes.boxes["a"])
+    armed.touch()
+    asking = threading.Thread(target=pair, args=(boxes,))
     asking.start()
-    kept = boxes.directory / other / "state" / "pair.json"
-    wait_for(kept.exists, 20, "the other box to keep the pair")
-    boxes.kill_processes(victim)
-    asking.join()
-    confirmed = json.loads(kept.read_text())["confirmed"] if kept.exists() else "no"
-    if confirmed == "no":
-        wait_for(lambda: not kept.exists(), 30, "the survivor to forget")
-    assert boxes.boxes[other].process.poll() is None
+    try:
+        wait_for(lambda: not armed.exists(), 20, f"the moment {moment}")
+    finally:
+        boxes.kill_processes(victim)
+        asking.join()
+    boxes.boxes[victim].clean_up()
+    boxes.start(victim, config=config)
+
+    def are_of_one_mind() -> bool:
+        kept = [boxes.directory / name / "state" / "pair.json" for name in BOXES]
+        found = [json.loads(path.read_text())["confirmed"] if path.exists() else "none" for path in kept]
+        return found in (["yes", "yes"], ["none", "none"])
+
+    wait_for(are_of_one_mind, 40, "both to have a pair, or neither")
+    wait_for(lambda: sum(boxes.holds(name) for name in BOXES) == 1, 20, "one box to have the addresses")
+    assert services(boxes.boxes["a"]) == before
+    if unpaired(boxes):
+        assert moment != "confirmed"
+        assert boxes.holds("a")
+        assert b_of(boxes).json("overview") == {"virtual_services": []}, "also without a word of a former peer"
+        assert boxes.boxes["a"].json("ha", "status")["state"] == "active"
+    else:
+        assert moment in ("kept", "confirmed")
+        boxes.wait_ready(40)
+        assert services(b_of(boxes)) == before

@@ -71,6 +71,7 @@ def web_lbfast(**settings: Any) -> Iterator[tuple[Lbfast, Api]]:
     services = settings.pop("services", None)
     if services is None:
         services = [virtual_service(free_port(), [real_server("Server 1", free_port())])]
+    is_noisy = settings.pop("allow_stderr", False)
     config = {
         "workers": 1,
         "log": {"target": "none"},
@@ -78,7 +79,7 @@ def web_lbfast(**settings: Any) -> Iterator[tuple[Lbfast, Api]]:
         "ha": {"pairing": False},
         "virtual_service": services,
     }
-    with Lbfast(config | settings) as lbfast:
+    with Lbfast(config | settings, allow_stderr=is_noisy) as lbfast:
         yield lbfast, Api(port, make_key(lbfast, "configure"))
 
 

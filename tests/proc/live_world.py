@@ -14,7 +14,7 @@ from typing import Any
 from harness import Lbfast, render_toml, scaled
 from servers import TcpServer, connect, named_server, read_line
 
-from lbfast.control.client import Client, ControlUnavailable
+from lbfast.control.client import Client
 
 NAMES = ("R1", "R2", "R3")
 
@@ -28,13 +28,6 @@ def commit(lb: Lbfast, text: str, **args: Any) -> dict[str, Any]:
     client = Client(lb.runtime_dir / "control.sock", timeout=scaled(30))
     result: dict[str, Any] = client.call("commit", text=text, file="test.toml", **args)
     return result
-
-
-def answers(lb: Lbfast) -> bool:
-    try:
-        return bool(lb.call("version"))
-    except ControlUnavailable:
-        return False
 
 
 def services_of(lb: Lbfast) -> dict[str, dict[str, Any]]:

@@ -73,7 +73,10 @@ def injected(plane: DataPlane, rule: str) -> subprocess.Popen[str]:
     return process
 
 
-@pytest.mark.parametrize("error", ["ECONNABORTED", "EPROTO", "ENETDOWN", "EHOSTUNREACH", "EPERM", "ENOBUFS", "ENOMEM"])
+ERRORS = ["ECONNABORTED", "EPROTO", "ENETDOWN", "EHOSTUNREACH", "EPERM", "EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"]
+
+
+@pytest.mark.parametrize("error", ERRORS)
 def test_errors_of_accept_are_not_fatal(error: str) -> None:
     with RealPort() as real, DataPlane([real]) as plane:
         tracer = injected(plane, f"inject=accept4:error={error}:when=1..3")
@@ -86,6 +89,7 @@ def test_errors_of_accept_are_not_fatal(error: str) -> None:
             tracer.communicate()
         assert plane.total("accept_errors") == 3
         assert plane.total("no_memory") == (3 if error in ("ENOBUFS", "ENOMEM") else 0)
+        assert plane.total("no_descriptors") == (3 if error in ("EMFILE", "ENFILE") else 0)
 
 
 def test_a_full_slab_refuses_and_counts() -> None:

@@ -11,7 +11,7 @@ from http.client import HTTPSConnection
 from typing import Any
 
 import pytest
-from api_world import Api, make_key, web_lbfast
+from api_world import PASSWORD, Api, basic, make_key, web_lbfast
 from harness import Lbfast, free_port, scaled
 from waiting import wait_for
 
@@ -54,6 +54,36 @@ def test_roles_decide(world: tuple[Lbfast, Api]) -> None:
     assert reader.ok("POST", f"{V1}/verbs/history")["version"] >= 1
 
 
+def test_the_pair_of_a_box_that_has_none(world: tuple[Lbfast, Api]) -> None:
+    lbfast, api = world
+    reader, operator = (Api(api.port, make_key(lbfast, role)) for role in ("report", "operate"))
+    way = {"local": "127.0.0.1", "peer": "192.0.2.2"}
+    found = reader.ok("GET", f"{V1}/ha")
+    assert (found["role"], found["ready"], found["peer"]) == ("standalone", False, None)
+    for who, method, path, body in (
+        (reader, "POST", "takeover", {}),
+        (operator, "PUT", "maintenance", {"on": True}),
+        (operator, "POST", "paths", way),
+        (operator, "DELETE", "paths", way),
+        (operator, "POST", "pair", way | {"password": "x"}),
+        (operator, "DELETE", "pair", {}),
+    ):
+        assert who.call(method, f"{V1}/ha/{path}", body).status == 403, path
+    for who, method, path, body in (
+        (operator, "POST", "takeover", {"reason": "drill"}),
+        (api, "PUT", "maintenance", {"on": True}),
+        (api, "POST", "paths", way),
+        (api, "DELETE", "pair", None),
+    ):
+        answer = who.call(method, f"{V1}/ha/{path}", body)
+        assert answer.status == 409, (path, answer.json)
+        assert "has no peer" in answer.json["detail"], answer.json
+    wrong = api.call("POST", f"{V1}/ha/pair", way | {"peer": "127.0.0.1", "password": "x"})
+    assert wrong.status == 422
+    assert "local and peer are both 127.0.0.1" in wrong.json["detail"]
+    assert api.call("PUT", f"{V1}/ha/maintenance", {"on": True, "why": ""}).status == 422
+
+
 def test_refusals_are_problem_documents(api: Api) -> None:
     for method, path, body, status in (
         ("GET", f"{V1}/services/None/connections", None, 404),
@@ -66,6 +96,49 @@ def test_refusals_are_problem_documents(api: Api) -> None:
         answer = api.call(method, path, body)
         assert (answer.status, answer.headers["content-type"]) == (status, "application/problem+json"), answer.body
         assert answer.json["detail"]
+
+
+def test_keys_and_passwords_by_rest(world: tuple[Lbfast, Api], api: Api) -> None:
+    made = api.ok("POST", f"{V1}/keys", {"role": "configure", "label": "short", "days": 2})
+    short = Api(api.port, made["key"])
+    assert {it["id"] for it in short.ok("GET", f"{V1}/keys")["keys"]} >= {made["id"]}
+    assert made["key"] not in short.get(f"{V1}/keys").body.decode()
+    for longer in ({"role": "report"}, {"role": "report", "days": 3}):
+        assert "outlive" in short.call("POST", f"{V1}/keys", longer).json["detail"]
+    assert short.ok("POST", f"{V1}/keys", {"role": "report", "days": 1})["expires"] < made["expires"]
+    assert api.call("POST", f"{V1}/keys", {"role": "root"}).status == 422
+    operator = Api(api.port, make_key(world[0], "operate"))
+    for method, path in (("GET", "keys"), ("POST", "keys"), ("DELETE", f"keys/{made['id']}")):
+        assert operator.call(method, f"{V1}/{path}", {"role": "report"} if method == "POST" else None).status == 403
+    assert api.ok("DELETE", f"{V1}/keys/{made['id']}") == {"revoked": made["id"]}
+    assert short.get(f"{V1}/overview").status == 401
+    assert api.call("DELETE", f"{V1}/keys/{made['id']}").status == 404
+    place = f"{V1}/users/loadbalancer/password"
+    assert api.call("PUT", place, {"password": "short"}).status == 422
+    assert api.call("PUT", place.replace("loadbalancer", "nobody"), {"password": PASSWORD}).status == 404
+    assert operator.call("PUT", place, {"password": PASSWORD}).status == 403
+    api.ok("PUT", place, {"password": PASSWORD})
+    vendor = Api(api.port, headers=basic("loadbalancer", PASSWORD, api.key))
+    assert vendor.call("POST", "/api/v2/", {"lbcli": [{"action": "list"}]}).status == 200
+
+
+def test_alerts_say_what_came_of_them(world: tuple[Lbfast, Api], api: Api) -> None:
+    assert api.ok("GET", f"{V1}/alerts") == {"ways": []}
+    assert api.call("POST", f"{V1}/alerts/test").status == 409
+    server = {"host": "127.0.0.1", "port": free_port(), "protocol": "tcp"}
+    api.ok("PATCH", f"{V1}/candidate/globals", {"alerts": {"syslog_server": server}})
+    api.ok("POST", f"{V1}/candidate/commit")
+    (tested,) = api.ok("POST", f"{V1}/alerts/test")["ways"]
+    assert (tested["way"], tested["ok"]) == ("syslog server", False)
+    reader = Api(api.port, make_key(world[0], "report"))
+    assert reader.call("POST", f"{V1}/alerts/test").status == 403
+    (way,) = reader.ok("GET", f"{V1}/alerts")["ways"]
+    assert (way["failing"], "nobody listens there" in way["error"], way["sent_at"]) == (True, True, None)
+    shown = world[0].cli("alerts", "show")[1]
+    assert shown.startswith("syslog server: nothing sent yet, still failing at 20"), shown
+    assert world[0].json("alerts", "show")["ways"] == [way]
+    api.ok("PATCH", f"{V1}/candidate/globals", {"alerts": None})
+    api.ok("POST", f"{V1}/candidate/commit")
 
 
 def test_edit_with_etag_then_plan_commit_and_revert(world: tuple[Lbfast, Api], api: Api) -> None:

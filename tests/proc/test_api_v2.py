@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,13 +13,14 @@ from typing import Any
 import pytest
 from api_world import PASSWORD, Api, basic, make_key, web_lbfast
 from harness import Lbfast, free_port
+from waiting import wait_for
 
 USER = "loadbalancer"
 
 
 @pytest.fixture(scope="module")
 def world() -> Iterator[tuple[Lbfast, Api, str]]:
-    with web_lbfast() as (lbfast, api):
+    with web_lbfast(allow_stderr=True) as (lbfast, api):  # a web process is killed
         path = lbfast.directory / "password"
         path.write_text(PASSWORD + "\n")
         code, _, err = lbfast.cli("passwd", USER, "--password-file", str(path))
@@ -130,9 +133,7 @@ def test_drain_halt_online_and_the_rest(world: tuple[Lbfast, Api, str]) -> None:
     assert post(api, {"action": "haproxy-clear-stick"})[0]["message"].startswith("1 ")
     assert "label = " in post(api, {"action": "list", "function": "dumpconfig"})[0]["config"]
     assert post(api, {"action": "api", "function": "get"})[0]["enabled"] == "on"
-    for function in ("enable", "disable"):
-        refused = post(api, {"action": "api", "function": function}, status=400)[0]
-        assert (function in refused["message"], "lbfast apikey" in refused["message"]) == (True, True)
+    assert post(api, {"action": "api", "function": "neither"}, status=400)[0]["message"].startswith("function: ")
     assert post(api, {"action": "support-download"})[0]["file"].startswith("support-")
     assert post(api, {"action": "restart-haproxy"})[0]["status"] == "success"
 
@@ -153,12 +154,79 @@ def test_a_body_that_is_none_is_told(world: tuple[Lbfast, Api, str]) -> None:
     assert post(api, {}, status=400)[0]["message"] == "action is missing"
 
 
+def command(lbfast: Lbfast, *words: str) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-m", "lbfast.cli.lbcli", *words]
+    return subprocess.run(line, env=lbfast.env, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_the_api_is_switched_off_and_on_and_that_is_kept(world: tuple[Lbfast, Api, str]) -> None:
+    lbfast, api, key = world
+    operator = Api(api.port, headers=basic(USER, PASSWORD, make_key(lbfast, "operate")))
+    for function in ("disable", " disable "):
+        body = {"lbcli": [{"action": "api", "function": function}]}
+        assert operator.call("POST", "/api/v2/", body).status == 403, "the key may only operate"
+    assert post(operator, {"action": "api"})[0]["enabled"] == "on"
+    entries = post(api, {"action": "list"}, {"action": "api", "function": "disable"})
+    assert entries[1]["enabled"] == "off"
+    for headers in (api.headers, basic(USER, "wrong", key), {}):
+        answer = Api(api.port, headers=headers).call("POST", "/api/v2/", {"lbcli": [{"action": "list"}]})
+        assert answer.status == 403, "no password is tried"
+        assert "api --function enable" in answer.json["lbapi"][0]["itteration"][0]["message"]
+    assert Api(api.port, key).get("/api/v1/overview").status == 200, "the other API goes on"
+    web = lbfast.child("web")
+    os.kill(web, signal.SIGKILL)
+    lbfast.wait_replaced("web", web)
+
+    def status() -> int | None:
+        try:
+            return api.call("POST", "/api/v2/", {"lbcli": [{"action": "list"}]}).status
+        except OSError:
+            return None  # the new process takes up its socket
+
+    assert wait_for(status, 30, "the new web process") == 403
+    shown = command(lbfast, "--action", "api", "--method", "api")
+    assert json.loads(shown.stdout)["lbapi"][0]["itteration"][0]["enabled"] == "off"
+    done = command(lbfast, "--action", "api", "--function", "enable")
+    assert (done.returncode, "the API is on" in done.stdout) == (0, True), done.stderr
+    post(api, {"action": "list"})
+    acts = [json.loads(line) for line in (lbfast.state_dir / "web" / "audit.jsonl").read_text().splitlines()]
+    switched = [
+        (act["what"], act["from"]) for act in acts if act["what"].startswith("api v2 ") and "abled" in act["what"]
+    ]
+    assert switched == [("api v2 disabled", "127.0.0.1"), ("api v2 enabled", "console")]
+
+
+def test_the_login_of_the_vendors_enable_works_and_is_set_on_the_console_only(world: tuple[Lbfast, Api, str]) -> None:
+    lbfast, api, _ = world
+    login = {"username": "automation", "password": "three unrelated words 7", "apikey": "K" * 20 + "eep-it-32-long"}
+    refused = post(api, {"action": "api", "function": "enable", **login}, status=400)[0]
+    assert "lbcli" in refused["message"]
+    words = [word for name, value in login.items() for word in (f"--{name}", value)]
+    done = command(lbfast, "--action", "api", "--function", "enable", *words)
+    assert done.returncode == 0, done.stderr
+    assert login["apikey"] in done.stdout
+    assert login["password"] not in done.stdout
+    first = Api(api.port, headers=basic(login["username"], login["password"], login["apikey"]))
+    assert post(first, {"action": "list"})[0]["status"] == "success"
+    # The same again is nothing new; without a key one is made, and the one before is gone.
+    assert command(lbfast, "--action", "api", "--function", "enable", *words).returncode == 0
+    assert post(first, {"action": "list"})[0]["status"] == "success"
+    again = command(lbfast, "--action", "api", "--function", "enable", *words[:4], "--method", "api")
+    made = json.loads(again.stdout)["lbapi"][0]["itteration"][0]["apikey"]
+    assert len(made) == 32
+    second = Api(api.port, headers=basic(login["username"], login["password"], made))
+    assert post(second, {"action": "list"})[0]["status"] == "success"
+    assert first.call("POST", "/api/v2/", {"lbcli": [{"action": "list"}]}).status == 401
+    for wrong in (words[:2], words[2:4], [*words[:3], "short"], [*words[:5], "short"]):
+        bad = command(lbfast, "--action", "api", "--function", "enable", *wrong)
+        assert bad.returncode == 1, wrong
+
+
 def test_the_command_does_the_same(world: tuple[Lbfast, Api, str]) -> None:
     lbfast, _, _ = world
 
     def lbcli(*words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "lbfast.cli.lbcli", *words]
-        return subprocess.run(command, env=lbfast.env, capture_output=True, text=True, timeout=60, check=False)
+        return command(lbfast, *words)
 
     done = lbcli("--action", "add-rip", "--vip", "Symphony", "--rip", "more", "--ip", "127.0.0.1", "--port", "99")
     assert (done.returncode, done.stderr) == (0, "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -16,6 +17,7 @@ import pytest
 from cli_fake import environment, lbfast
 from cryptography import x509
 
+from lbfast.cli.demo import program
 from lbfast.cli.demo_children import port_of, start_server
 from lbfast.cli.demo_text import SERVERS, Served, render_config, render_welcome
 from lbfast.config.store import load
@@ -92,6 +94,19 @@ def test_the_words_can_be_copied():
     assert "https://127.0.0.1:9443/lbadmin/setup?code=x" in text
 
 
+def test_the_program_is_named_so_that_any_terminal_finds_it(tmp_path, monkeypatch):
+    own = tmp_path / "a tree" / ".venv" / "bin" / "lbfast"
+    own.parent.mkdir(parents=True)
+    own.write_text("#!/bin/sh\n")
+    own.chmod(0o755)
+    monkeypatch.chdir(tmp_path / "a tree")
+    monkeypatch.setattr(sys, "argv", [".venv/bin/lbfast", "demo"])
+    monkeypatch.setenv("PATH", "/usr/bin")
+    assert program() == f"'{own}'"
+    monkeypatch.setenv("PATH", f"/usr/bin:{own.parent}")
+    assert program() == "lbfast"
+
+
 def test_a_port_in_use(tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -108,11 +123,21 @@ def test_check_and_schema(tmp_path):
     file.write_text(render_config(8443, 9443, [Served("A", 1, 1), Served("B", 2, 2)]))
     said = lbfast(tmp_path, "check", str(file))
     assert (said.returncode, said.stdout) == (0, f"{file}: ok: 1 virtual service, 2 real servers\n")
+    report = json.loads(lbfast(tmp_path, "check", str(file), "--json").stdout)
+    assert report == {
+        "file": str(file), "ok": True, "virtual_services": 1, "real_servers": 2, "problems": [], "warnings": [],
+    }  # fmt: skip
     file.write_text(file.read_text().replace("port = 2", "prot = 2").replace('"8443"', '"0"'))
     said = lbfast(tmp_path, "check", str(file))
     assert (said.returncode, said.stdout) == (2, "")
     assert [row.split(":")[0] for row in said.stderr.splitlines()] == [str(file)] * 2
     assert '"port"' in said.stderr
+    told = lbfast(tmp_path, "check", "--json", str(file))
+    assert (told.returncode, told.stderr) == (2, "")
+    report = json.loads(told.stdout)
+    assert (report["ok"], [it["found"] for it in report["problems"]]) == (False, ['"0"', "an unknown key"])
+    row = "{file}:{line}: {key}: found {found}, expected {expected}"
+    assert [row.format(file=file, **it) for it in report["problems"]] == said.stderr.splitlines()
     missing = lbfast(tmp_path, "check", str(tmp_path / "none.toml"))
     assert missing.returncode == 2
     assert missing.stderr.count("\n") == 1

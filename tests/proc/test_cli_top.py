@@ -12,6 +12,8 @@ from textual.pilot import Pilot
 from textual.widgets import DataTable, Input, RichLog, Static
 
 from lbfast.cli.top import TopApp
+from lbfast.cli.top_model import rows_of, summary
+from lbfast.control.client import ControlUnavailable
 
 
 @pytest.fixture
@@ -52,6 +54,11 @@ def screen_of(app: TopApp) -> str:
     return "\n".join(
         "".join(segment.text for segment in strip) for strip in app.screen._compositor.render_strips(app.size)
     )
+
+
+def test_one_of_each_is_called_one():
+    overview = {"virtual_services": [service("A", real("B", connections=1), connections=1)]}
+    assert summary(rows_of(overview, {})) == "1 service, 1 of 1 server up, 1 connection"
 
 
 def test_rows_rates_and_note(control):
@@ -171,6 +178,23 @@ def test_the_cursor_stays_on_its_server_when_rows_come_and_go(control):
         await app.refresh_data()
         await pilot.pause()
         assert app._chosen_key() == "Symphony\0Symphony Server 2"
+
+    on_screen(body)
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["figures", "an error"])
+def test_an_answer_after_the_screen_was_left_is_dropped(control, lost):
+    async def body(app: TopApp, pilot: Pilot[int]) -> None:
+        async def late(verb: str) -> dict[str, object]:
+            while app.query("#table"):
+                await asyncio.sleep(0)
+            if lost:
+                raise ControlUnavailable("it has ended")
+            return {"overview": OVERVIEW, "statistics": STATISTICS}[verb]
+
+        app.feed.call = late
+        app.run_worker(app.refresh_data())
+        await pilot.pause()
 
     on_screen(body)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from harness import Lbfast, fd_census, free_port, real_server, virtual_service, wait_for
-from live_world import NAMES, Load, answers, commit, named_servers, services_of, text_of
+from live_world import NAMES, Load, commit, named_servers, services_of, text_of
 from servers import TcpServer, connect, read_line
 
 from lbfast.control.client import ControlError, ControlUnavailable
@@ -194,7 +194,7 @@ def test_a_server_removed_for_a_time_is_cut_then_whoever_died_since(
         with pytest.raises(ConnectionResetError):
             assert sock.recv(1) == b""
             raise AssertionError("a cut became a clean end")
-        wait_for(lambda: answers(lb), what="control")
+        wait_for(lambda: lb.call("version"), what="control")
         told = [str(it.get("message")) for it in lb.call("events", limit=1000)["events"]]
         assert any("its time is up: 1 connections are cut" in message for message in told)
         wait_for(lambda: not (lb.state_dir / "removals.json").exists(), what="the deadline to be forgotten")
@@ -232,7 +232,7 @@ def test_whoever_is_replaced_after_a_commit_has_the_new_configuration(
     old = lb.child(name)
     os.kill(old, signal.SIGKILL)
     lb.wait_replaced(name, old)
-    wait_for(lambda: answers(lb), what="control")
+    wait_for(lambda: lb.call("version"), what="control")
     for host in range(1, 9):
         assert meets(extra, f"127.7.4.{host}") == "X"
         assert meets(port, f"127.7.4.{host}") == "R1"
@@ -258,7 +258,7 @@ def test_control_killed_in_the_middle_leaves_the_old_or_the_new(
             pid = lb.child("control")
             kills += _commit_and_kill(lb, text_of(services), pid, delay=turn * 0.012)
             lb.wait_replaced("control", pid)
-            wait_for(lambda: answers(lb), what="control")
+            wait_for(lambda: lb.call("version"), what="control")
             labels = set(services_of(lb))
             assert labels in ({"Symphony"}, {"Symphony", "Extra"})
             assert _listens(extra) == ("Extra" in labels)

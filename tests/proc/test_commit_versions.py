@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from harness import Lbfast, free_port, real_server, virtual_service, wait_for
-from live_world import answers, commit, services_of, text_of, write
+from live_world import commit, services_of, text_of, write
 from servers import TcpServer, echo_server
 
 from lbfast.control.client import ControlError
@@ -126,7 +126,7 @@ def test_it_reverts_also_when_control_died_in_between(lb: Lbfast, port: int, ech
     old = lb.child("control")
     os.kill(old, signal.SIGKILL)
     lb.wait_replaced("control", old)
-    wait_for(lambda: answers(lb), what="control")
+    wait_for(lambda: lb.call("version"), what="control")
     wait_for(lambda: weight(lb) == 100, what="the revert")
     assert version(lb) == 3
 

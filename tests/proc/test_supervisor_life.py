@@ -42,6 +42,18 @@ def test_ready_means_that_everything_answers(echo: TcpServer) -> None:
         assert set(lbfast.children()) == {"lbfast-worker0", "lbfast-worker1", "lbfast-control", "lbfast-health"}
 
 
+def test_only_workers_come_after_others(echo: TcpServer) -> None:
+    """SCHED_BATCH: woken, a worker interrupts nobody.  What must be punctual (probes, heartbeats) stays as it is."""
+    with Lbfast(config(free_port(), echo)) as lbfast:
+        policies = {name: os.sched_getscheduler(pid) for name, pid in lbfast.children().items()}
+        assert policies == {
+            "lbfast-worker0": os.SCHED_BATCH,
+            "lbfast-worker1": os.SCHED_BATCH,
+            "lbfast-control": os.SCHED_OTHER,
+            "lbfast-health": os.SCHED_OTHER,
+        }
+
+
 def test_children_hold_nothing_of_each_other(echo: TcpServer) -> None:
     ports = (free_port(), free_port())
     services = [virtual_service(port, [real_server("R1", echo.port)], label=f"S{port}") for port in ports]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from harness import ROOT, Lbfast, free_port, is_running, real_server, virtual_service, wait_for
-from live_world import NAMES, answers, named_servers, text_of
+from live_world import NAMES, named_servers, text_of
 from servers import connect, read_line
 from waiting import children_of
 
@@ -108,7 +108,7 @@ def test_everybody_is_killed_under_systemd() -> None:
                 for host, sock in enumerate(waiting, 1):
                     assert read_line(sock) == homes[host], "another server"
                     sock.close()
-                wait_for(lambda: answers(lb), 20, "verbs")
+                wait_for(lambda: lb.call("version"), 20, "verbs")
                 assert lb.call("persistence_show", service="Symphony", client="10.9.8.7")["entries"][0]["pinned"]
                 now = int(systemd.ctl("show", "-P", "MainPID", "lbfast.service"))
                 assert now not in everybody

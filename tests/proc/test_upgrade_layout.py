@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from harness import ROOT, Lbfast, free_port, real_server, virtual_service, wait_for
-from live_world import NAMES, Load, answers, named_servers, text_of
+from live_world import NAMES, Load, named_servers, text_of
 from servers import TcpServer, connect, read_line
 
 from lbfast.control.client import Client, ControlUnavailable
@@ -95,7 +95,7 @@ def test_the_memory_is_migrated_and_no_connection_is_cut(
             current.symlink_to(programs / "new")
             with pytest.raises(ControlUnavailable):  # control is one of those that stand still
                 Client(lb.runtime_dir / "control.sock", timeout=60).call("upgrade")
-            wait_for(lambda: answers(lb) and lb.call("version")["version"] == "9.9", 30, "the new program")
+            wait_for(lambda: lb.call("version")["version"] == "9.9", 30, "the new program")
             wait_for(lambda: not old & set(lb.children().values()), 30, "the old processes to be gone")
             seen = load.visits
             wait_for(lambda: load.visits > seen + 10, what="new clients")

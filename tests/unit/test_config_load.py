@@ -146,6 +146,8 @@ id = "0b5e4f0a-6a3c-4c0e-9d55-0d2f6a1f7c11"
          "nothing", "the program to run"),
         (SERVICE + 'health_check = { type = "external", script = "/no/such" }\n', 5,
          'virtual_service[0] "Symphony" . health_check . script', '"/no/such"', "exists and may be executed"),
+        (SERVICE + 'health_check = { type = "external", script = "check.sh" }\n', 5,
+         'virtual_service[0] "Symphony" . health_check . script', '"check.sh"', 'one that begins with "/"'),
         (SERVICE + 'health_check = { type = "http", method = "HEAD", expected_text = "ok" }\n', 5,
          'virtual_service[0] "Symphony" . health_check . expected_text', "expected_text with method", 'method "GET"'),
         (SERVICE + 'health_check = { type = "http", expected_regex = "(" }\n', 5,
@@ -199,6 +201,15 @@ def test_control_characters_of_a_file_never_reach_the_terminal() -> None:
     assert shown.isprintable()
     assert "\\u001b" in shown
     assert "\\u202e" in shown
+
+
+def test_the_name_of_the_file_is_never_cut(tmp_path: Path) -> None:
+    path = tmp_path / ("a" * 100) / ("b" * 100 + "\n.toml")
+    path.parent.mkdir()
+    path.write_text(SERVICE + "retries = -1\n")
+    shown = str(path).replace("\n", "\\n")
+    assert str(refused(path)).startswith(f"{shown}:5: ")
+    assert str(refused(path.parent / ("c" * 100))).startswith(f"{path.parent}/{'c' * 100}: found no such file")
 
 
 def test_long_values_are_cut() -> None:
@@ -358,3 +369,21 @@ def test_ten_thousand_services_and_a_mistake_in_the_last() -> None:
 def test_addresses_with_ports() -> None:
     assert join_address("192.0.2.1", 443) == "192.0.2.1:443"
     assert join_address("2001:db8::1", 443) == "[2001:db8::1]:443"
+
+
+def test_how_far_the_graphs_reach_is_bounded_and_much_of_it_is_a_doubt() -> None:
+    services = large(500, 1)
+    loaded = parse('[graphs]\nkeep_10s = "1d"\nkeep_1m = "7d"\n' + services, "lb.toml")
+    assert loaded.warnings == ()
+    much = '[graphs]\nkeep_10s = "1d"\nkeep_1m = "7d"\nkeep_5m = "31d"\nkeep_30m = "180d"\nkeep_2h = "730d"\n'
+    (doubt,) = parse(much + services, "lb.toml").warnings
+    assert "GB on disk for 1001 series" in str(doubt)
+    for bad, what in (
+        ('keep_1m = "8d"', "from 1h to 7d"),
+        ('keep_1d = "1500ms"', "whole seconds"),
+        ("keep_2h = 3", "4s"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            parse(f"virtual_service = []\n[graphs]\n{bad}\n", "lb.toml")
+        assert what in str(caught.value), bad
+        assert "graphs" in str(caught.value)

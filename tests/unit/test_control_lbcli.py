@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lbfast.cli.lbcli import parse_words
+from lbfast.cli.lbcli import command, parse_words
 from lbfast.config.edit import EditError, edit
 from lbfast.config.store import parse
 from lbfast.control.lbcli_options import _RIP, _VIP, _WITHOUT, LbcliError, vip_settings
-from lbfast.control.lbcli_run import EDITS, OPERATIONS, READS, role_of, run, understand
+from lbfast.control.lbcli_run import API_SWITCH, EDITS, OPERATIONS, READS, role_of, run, understand
 from lbfast.control.protocol import ControlError
 
 TEXT = """\
@@ -53,6 +53,8 @@ class Fake:
             parse(self.text)
             self.running = self.text
             return {"version": 2}
+        if verb == API_SWITCH:
+            return {"message": "the API is on", "enabled": "on"}
         self.acts.append((verb, args))
         return {"admin": verb, "removed": 1, "virtual_services": [], "version": "0", "name": "support.zip"}
 
@@ -124,6 +126,18 @@ def test_the_vendors_template_with_every_option_empty_changes_nothing() -> None:
     assert Fake().post({"action": "edit-vip", "vip": "S", **empty, "maxconn": "7"})[0]
 
 
+def test_an_option_that_says_what_is_so_anyway_is_no_fault_and_no_change() -> None:
+    for action, options in (
+        ({"action": "edit-vip", "vip": "S"}, {"compression": "off", "timeout": "on", "feedback_method": "none"}),
+        ({"action": "edit-rip", "vip": "S", "rip": "R"}, {"minconns": "0", "encrypted": "off"}),
+    ):
+        fake = Fake()
+        assert fake.post({**action, **options})[0]
+        assert fake.text == TEXT
+        assert "no option was given" in fake.post(action)[1][0]["message"]
+        assert not fake.post({**action, "vip": "nobody", **options})[0]
+
+
 def test_defaults_are_the_vendors() -> None:
     fake = Fake()
     assert fake.post({"action": "add-vip", "vip": "N", "ip": "127.0.0.1", "ports": "80:90-91", "mode": "tcp"})[0]
@@ -173,11 +187,26 @@ def test_a_commit_that_fails_takes_the_edits_back() -> None:
     assert [entry["status"] for entry in entries] == ["not done", "error"]
 
 
+def test_what_was_done_before_an_action_failed_is_told_as_done() -> None:
+    fake = Fake()
+    fake.fails.add("persistence_clear")
+    is_done, entries = fake.post(
+        {"action": "edit-vip", "vip": "S", "maxconn": "9"},
+        {"action": "drain", "vip": "S", "rip": "R"},
+        {"action": "haproxy-clear-stick", "vip": "S"},
+        {"action": "online", "vip": "S", "rip": "R"},
+    )
+    assert (is_done, fake.text, [verb for verb, _ in fake.acts]) == (False, TEXT, ["drain"])
+    assert [entry["status"] for entry in entries] == ["not done", "success", "error", "not done"]
+
+
 def test_roles() -> None:
     assert {role_of(action) for action in EDITS} == {"configure"}
     assert {role_of(action) for action in OPERATIONS} == {"operate"}
     assert {role_of(action) for action in READS} == {"report"}
     assert role_of("reload-haproxy") == role_of("nonsense") == "configure"
+    assert role_of("api", "get") == role_of("api", " ") == "report"
+    assert role_of("api", "disable") == role_of("api", " enable ") == role_of("api", "Get") == "configure"
 
 
 def test_words_of_the_command_line() -> None:
@@ -190,3 +219,9 @@ def test_words_of_the_command_line() -> None:
     for wrong in ([], ["--vip", "a"], ["--action"], ["add-vip"], ["--action", "a", "--action", "b"], ["--"]):
         with pytest.raises(ValueError):
             parse_words(wrong)
+
+
+@pytest.mark.parametrize("word", ["--help", "-h"])
+def test_help_is_no_fault(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command([word]) == 0
+    assert capsys.readouterr().out.startswith("usage: lbcli --action ACTION")

@@ -6,10 +6,13 @@ from ipaddress import IPv4Address, ip_address
 
 import pytest
 
+from lbfast.config.layout import Layout
+from lbfast.config.store import parse
 from lbfast.supervisor.address_plan import Placement, WantedAddress, plan_addresses
 from lbfast.supervisor.arp import is_conflict, parse_arp, render_announcement, render_probe
 from lbfast.supervisor.backoff import Backoff
 from lbfast.supervisor.faults import Fault
+from lbfast.supervisor.ha_body import make_plan
 from lbfast.supervisor.limits import MOST_PIPES, plan_limits
 from lbfast.supervisor.netlink import IFF_LOOPBACK, IFF_UP, IPAddress, Link, LinkAddress
 from lbfast.supervisor.timers import Timers
@@ -155,3 +158,12 @@ def test_limits_fit_into_the_descriptors(descriptors: int, listeners: int, wante
     assert limits.connections <= max(16, wanted)
     assert limits.pipes <= pipes
     assert 2 * limits.connections + 2 * limits.pipes + listeners + 64 <= descriptors
+
+
+def test_boxes_that_differ_in_what_is_their_own_have_the_same_configuration() -> None:
+    def digest(text: str) -> str:
+        return make_plan(parse(text + "virtual_service = []\n", "lb.toml").config, Layout({}, {}, ()), 1).digest
+
+    plain = digest("")
+    assert digest('workers = 3\nlog = { target = "none" }\ngraphs = { keep_10s = "1d" }\n') == plain
+    assert digest('alerts = { webhook = "https://chat.example/hook" }\n') != plain

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lbfast.model.service import RealServer, VirtualService
+from lbfast.model.visible import clean
 from lbfast.web.certificate_notes import certificate_notes
 from lbfast.web.charts import band, draw
 from lbfast.web.drain_plan import plan_drain
@@ -26,7 +27,7 @@ from lbfast.web.pages_probe import split_place
 from lbfast.web.spans import Spans
 from lbfast.web.sparkline import spark_path
 from lbfast.web.tls import Certificate, CertificateFault, check_pem, make_context, make_self_signed
-from lbfast.web.words import service_state, shown, slug, span
+from lbfast.web.words import service_state, slug, span
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 SERVICE = tomllib.loads("""
@@ -99,7 +100,7 @@ def test_whatever_is_typed_makes_settings(typed: dict[str, str]) -> None:
 
 @given(st.text())
 def test_shown_text_hides_nothing_and_moves_nothing(text: str) -> None:
-    assert not {unicodedata.category(char) for char in shown(text)} & {"Cc", "Cf", "Cs", "Zl", "Zp"}
+    assert not {unicodedata.category(char) for char in clean(text)} & {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
 @given(st.text(), st.text())

@@ -4,6 +4,9 @@
 
 const $ = (selector, root = document) => root.querySelector(selector);
 const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
+// In the page's language: its words come with the page, values are put in for %(name)s.  English where there is none.
+const TEXTS = JSON.parse(document.currentScript.dataset.words || "{}");
+const say = (text, values = {}) => (TEXTS[text] || text).replace(/%\((\w+)\)s/g, (_, name) => values[name]);
 const number = new Intl.NumberFormat("en");
 const WORDS = { up: "Up", degraded: "Some down", down: "Down", checking: "Checking", drained: "Drained", drain: "Draining", halt: "Halted", eased: "Part drained" };
 
@@ -48,8 +51,15 @@ async function openDialog(address) {
     dialog.replaceChildren(document.adoptNode(part));
     dialog.setAttribute("aria-label", $("h1", dialog)?.textContent.trim() || "");
     dialog.showModal();
-    $("input:not([type=hidden])", dialog)?.focus();
+    lookAt($("h1", dialog));
   } catch { location.href = address; }
+}
+
+// From its top: what it is about is read before anything is typed.
+function lookAt(heading) {
+  if (!heading) return;
+  heading.tabIndex = -1;
+  heading.focus();
 }
 
 // A dialog's form is sent from within it: what is wrong, or only a forecast, is shown in the same dialog.
@@ -62,7 +72,8 @@ async function sendDialog(form, button) {
     if (!part) { location.href = form.dataset.next; return; }
     const name = button?.value;
     dialog.replaceChildren(document.adoptNode(part));
-    ($('[aria-invalid="true"]', dialog) || $(`button[value="${name}"]`, dialog))?.focus();
+    const wrong = $('[aria-invalid="true"]', dialog);
+    if (wrong) wrong.focus(); else $(`button[value="${name}"]`, dialog)?.focus({ preventScroll: true });
   } catch { form.submit(); }
 }
 
@@ -141,7 +152,7 @@ function setState(row, state) {
   mark.className = "state " + state;
   const shape = $("#shape-" + state);
   if (shape) $("svg", mark).replaceWith(shape.content.firstElementChild.cloneNode(true));
-  mark.lastElementChild.textContent = WORDS[state] || state;
+  mark.lastElementChild.textContent = say(WORDS[state] || state);
   row.classList.remove("changed");
   void row.offsetWidth;
   row.classList.add("changed");
@@ -242,7 +253,7 @@ function applyFilter() {
   }
   text($('[data-count="problem"]'), problems ? String(problems) : "");
   text($('[data-count="drained"]'), drained ? String(drained) : "");
-  if (wanted || filter !== "all") text($("[data-found]"), `${found} of ${bodies().length} services shown`);
+  if (wanted || filter !== "all") text($("[data-found]"), say("Services shown: %(found)s of %(all)s", { found, all: bodies().length }));
 }
 
 async function refreshRows(query = "") {
@@ -264,18 +275,21 @@ function follow() {
   source.addEventListener("services", (event) => { const found = byLabel(); for (const it of JSON.parse(event.data)) showService(it, found.get(it.label)); applyFilter(); });
   source.addEventListener("sparks", (event) => drawSparks(JSON.parse(event.data)));
   source.addEventListener("shape", () => (table ? refreshRows() : location.reload()));
-  source.addEventListener("away", (event) => { away.textContent = shown(JSON.parse(event.data).message); away.hidden = false; });
+  source.addEventListener("away", (event) => { away.textContent = shown(say("The figures are old, lbfast does not answer: %(why)s", { why: JSON.parse(event.data).message })); away.hidden = false; });
   source.addEventListener("ended", () => { source.close(); location.reload(); });
   let wasOpen = false;
   source.addEventListener("open", () => { if (wasOpen && table) refreshRows(); wasOpen = true; });
   source.addEventListener("error", () => {
-    away.textContent = "The connection to this page's server is lost; it is tried again. Traffic is not concerned.";
+    away.textContent = say("The connection to this page's server is lost; it is tried again. Traffic is not concerned.");
     away.hidden = false;
   });
   addEventListener("pagehide", () => source.close());
 }
 
 if (table) {
+  // On a phone the style sheet puts words beside figures; they are ours to translate.
+  const beside = { conns: say("conns"), weight: say("weight"), clients: say("clients") };
+  for (const [name, word] of Object.entries(beside)) table.style.setProperty("--" + name, JSON.stringify(word));
   table.addEventListener("click", (event) => {
     const toggle = event.target.closest("[data-toggle]");
     if (toggle) fold(toggle.closest("tbody"), toggle.getAttribute("aria-expanded") !== "true");
@@ -310,20 +324,28 @@ const tail = $("[data-tail]");
 if (tail) {
   const source = new EventSource(tail.dataset.tail);
   const pause = $("[data-pause]");
-  let isPaused = false, missed = 0;
+  let isPaused = false, missed = 0, known = null;  // lines shown before the stream began anew; null: the server's rows
   pause.addEventListener("click", () => {
     isPaused = !isPaused;
     pause.setAttribute("aria-pressed", String(isPaused));
     if (!isPaused && missed) location.reload();
   });
+  // The newest come once more, after a break of the connection, too: what is there already stays, and comes once.
+  source.addEventListener("afresh", () => {
+    missed = 0;
+    if (known || isPaused) known = new Set(Array.from(tail.children, (row) => row.dataset.line));
+    else { tail.replaceChildren(); known = new Set(); }
+  });
   source.addEventListener("line", (event) => {
-    if (isPaused) { missed += 1; $("[data-tail-state]").textContent = `${missed} more`; return; }
+    if (known.has(event.data)) return;
+    if (isPaused) { missed += 1; $("[data-tail-state]").textContent = say("More: %(count)s", { count: missed }); return; }
     const line = JSON.parse(event.data), row = document.createElement("tr");
     const cells = [line.at, line.event, line.where, line.text].map((value) => Object.assign(document.createElement("td"), { textContent: value }));
     cells[0].className = "nowrap";
     const tag = Object.assign(document.createElement("span"), { className: "tag " + line.tone, textContent: line.event });
     cells[1].replaceChildren(tag);
     row.append(...cells);
+    row.dataset.line = event.data;
     tail.prepend(row);
     while (tail.children.length > 500) tail.lastElementChild.remove();
   });

@@ -1,0 +1,37 @@
+"""The primary takes the addresses back by itself, but not for what an order would be refused for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import trustme
+from ha_lab import SERVERS, Lab, running_pair
+from harness import wait_for
+
+pytestmark = pytest.mark.root
+
+UNREACHED = f"table inet t {{ chain c {{ type filter hook output priority 0; ip daddr {SERVERS[0]} drop; }}; }}"
+NOT_YET = "failback: not yet, Server 1 of Symphony is reached by the active box only"
+
+
+@pytest.fixture
+def pair(ca: trustme.CA) -> Iterator[Lab]:
+    with running_pair("hy", ca, settings={"auto_failback": True, "failback_delay": "1s"}) as found:
+        yield found
+
+
+def told(pair: Lab) -> str:
+    return str(pair.boxes["a"].call("events", limit=1000)["events"])
+
+
+def test_failback_waits_until_the_primary_is_ready(pair: Lab) -> None:
+    pair.wait_ready()
+    pair.nft("a", UNREACHED)
+    wait_for(lambda: {"here": "up", "there": "down"}.items() <= pair.status("b")["servers"][0].items(), 20, "the loss")
+    assert pair.boxes["b"].cli("ha", "takeover")[0] == 0
+    wait_for(lambda: NOT_YET in told(pair), 20, "failback to be put off")
+    assert pair.state("b") == "active"
+    pair.nft("a", "delete table inet t")
+    pair.wait_states(30, a="active", b="passive")
+    assert "failback: the primary asks for the addresses again" in told(pair)
