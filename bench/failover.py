@@ -142,7 +142,7 @@ def pair_of(options: argparse.Namespace) -> Iterator[Lab]:
     with lab("hapf", clients=options.clients) as found:
         found.write_pair()
         found.serve(trustme.CA())
-        found.start("a", "b")
+        found.start_pair()
         yield found
         mend(found)
         for box in found.boxes.values():

@@ -59,7 +59,7 @@ def main() -> None:
         found.add_addresses("c", [f"10.77.{1 + it // 250}.{1 + it % 250}/16" for it in range(1, CLIENTS)])
         found.write_pair()
         found.serve(trustme.CA())
-        found.start("a", "b")
+        found.start_pair()
         total, missing = 0, []
         for _ in range(options.turns):
             mend(found)

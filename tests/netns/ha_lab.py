@@ -133,6 +133,12 @@ class Lab:
         for name in names:
             self.boxes[name].wait_ready()
 
+    def start_pair(self, a: str | None = None, b: str | None = None) -> None:
+        """Start both boxes, with these configurations; the primary is the active one, however slowly it starts."""
+        self.start("a", config=a)
+        self.wait_holder("a")
+        self.start("b", config=b)
+
     def write_pair(self) -> None:
         """The files that pairing would leave."""
         from lbfast.ha.link import CERTIFICATE, PEER_CERTIFICATE, ensure_identity, own_fingerprint
@@ -431,7 +437,7 @@ def running_pair(
     """Both boxes paired and started, and real servers: what the tests of a module share.  It leaves nothing behind."""
     with served_pair(prefix, ca, **settings) as found:
         before = set(children_of(os.getpid()).values())
-        found.start("a", "b", config=config(found))
+        found.start_pair(config(found), config(found))
         yield found
     assert set(children_of(os.getpid()).values()) <= before
 

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.root
 def pair(ca: trustme.CA) -> Iterator[Lab]:
     """Announcements for their own sake come once an hour: they heal nothing here."""
     with served_pair("hm", ca, settings={"announce_interval": "1h"}) as found:
-        found.start("a", "b")
+        found.start_pair()
         found.wait_ready()
         yield found
 

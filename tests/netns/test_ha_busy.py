@@ -25,7 +25,7 @@ SPIN = f"import time\nend = time.monotonic() + {BUSY_S}\nprint('READY', flush=Tr
 @pytest.fixture
 def pair(ca: trustme.CA) -> Iterator[Lab]:
     with served_pair("hy", ca, clients=CLIENTS) as found:
-        found.start(*BOXES)
+        found.start_pair()
         found.wait_ready()
         yield found
 

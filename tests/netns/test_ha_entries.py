@@ -18,8 +18,7 @@ CLIENTS = 200  # each with an address of its own
 @pytest.fixture
 def pair(ca: trustme.CA) -> Iterator[Lab]:
     with served_pair("he", ca, clients=CLIENTS) as found:
-        found.start("a", config=found.config().replace("workers = 2", "workers = 1", 1))
-        found.start("b")
+        found.start_pair(found.config().replace("workers = 2", "workers = 1", 1))
         found.wait_ready()
         yield found
 

@@ -82,7 +82,7 @@ def paired(ca: trustme.CA, kind: type[Lab] = Lab6) -> Iterator[Lab]:
 @pytest.fixture(params=[Lab6])
 def pair(ca: trustme.CA, request: pytest.FixtureRequest) -> Iterator[Lab]:
     with paired(ca, request.param) as found:
-        found.start("a", "b")
+        found.start_pair()
         yield found
 
 

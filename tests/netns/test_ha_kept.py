@@ -62,7 +62,7 @@ def waits(box: Lbfast) -> int | None:
 
 def commit_and_lose(pair: Lab, seconds: int) -> Lbfast:
     """A commit on box a that waits to be confirmed, and box a is no more; the other one."""
-    pair.start("a", "b")
+    pair.start_pair()
     pair.wait_ready()
     commit(pair, "a", "tried", "Server 3", "Server Three", options=("--confirm", f"{scaled(seconds):.0f}s"))
     b = pair.boxes["b"]
@@ -90,7 +90,7 @@ def grow_apart(pair: Lab) -> None:
 
 
 def test_the_other_box_goes_on_where_the_dead_one_was(pair: Lab) -> None:
-    pair.start("a", "b")
+    pair.start_pair()
     pair.wait_ready()
     a, b = pair.boxes["a"], pair.boxes["b"]
     commit(pair, "a", "first", "Server 3", "Server Three")
@@ -150,7 +150,7 @@ def test_boxes_that_grew_apart_have_the_primarys_history_and_lose_nothing(pair: 
 
 def test_a_restart_runs_what_the_pair_ran_although_the_file_is_older(pair: Lab) -> None:
     """The history is the primary's, with the primary's file in it; the secondary's own file is no news all the same."""
-    pair.start("a", "b")
+    pair.start_pair()
     pair.wait_ready()
     commit(pair, "a", "first", "Server 3", "Server Three")
     pair.wait_one_history()
@@ -193,7 +193,7 @@ def test_what_was_confirmed_on_the_other_box_stands(pair: Lab) -> None:
 
 
 def test_confirmed_or_reverted_on_one_is_on_both(pair: Lab) -> None:
-    pair.start("a", "b")
+    pair.start_pair()
     pair.wait_ready()
     a, b = pair.boxes["a"], pair.boxes["b"]
     commit(pair, "a", "first", "Server 3", "Server Three", options=("--confirm", "1h"))
@@ -211,7 +211,7 @@ def test_confirmed_or_reverted_on_one_is_on_both(pair: Lab) -> None:
 
 def test_what_was_confirmed_beats_a_revert_of_a_box_that_was_cut_off(pair: Lab) -> None:
     """It waited alone, and did what nobody was there to prevent: back in touch it does as the pair has decided."""
-    pair.start("a", "b")
+    pair.start_pair()
     pair.wait_ready()
     a, b = pair.boxes["a"], pair.boxes["b"]
     commit(pair, "a", "tried", "Server 3", "Server Three", options=("--confirm", f"{scaled(8):.0f}s"))

@@ -20,8 +20,7 @@ WORKERS = {"a": 2, "b": 1}
 def pair(ca: trustme.CA) -> Iterator[Lab]:
     """Each with its web interface at its own address, and with workers of its own number."""
     with served_pair("ho", ca) as found:
-        for name in BOXES:
-            found.start(name, config=config(found, name))
+        found.start_pair(config(found, "a"), config(found, "b"))
         found.wait_ready()
         yield found
 

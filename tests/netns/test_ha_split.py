@@ -21,7 +21,7 @@ CLIENTS = 20
 def pair(request: pytest.FixtureRequest, ca: trustme.CA) -> Iterator[Lab]:
     """The parameter: with heartbeats by way of the ping address or without."""
     with served_pair("hx", ca, clients=CLIENTS, settings={"echo_paths": request.param}) as found:
-        found.start(*BOXES)
+        found.start_pair()
         found.wait_ready()
         yield found
 
