@@ -77,6 +77,8 @@ class Duty:
         self._look(now_ms, late_ms)
         self._decide(now_ms)
         self.holder.turn(now_ms)
+        for news in self.holder.listen(now_ms):
+            self.tell(news)
         if now_ms - self._beat_at >= self.timing.interval_ms:
             late = now_ms - self._beat_at - self.timing.interval_ms if self._beat_at else 0
             self._send(now_ms, max(0, late))

@@ -240,7 +240,8 @@ class HaProcess:
 
     def facts(self) -> dict[str, Any]:
         """What this box says of itself to the other."""
-        watch = None if self.duty is None else self.duty.watch
+        duty = self.duty
+        watch = None if duty is None else duty.watch
         current = None if self.linking is None else self.linking.current
         return {
             "name": socket.gethostname(),
@@ -250,6 +251,7 @@ class HaProcess:
             "digest": self.plan.digest,
             "servers": [] if watch is None else watch.servers(),
             "problems": [*self.problems, *self.routes.problems(self.plan, now_ms())],
+            "conflicts": [] if duty is None else list(duty.holder.conflicts.words()),
             "settings": local_settings(self.plan.own),
             **self.sync.facts(),
             **({} if current is None else current.describe_lag()),

@@ -22,6 +22,7 @@ class BoxFacts:
     settings: Mapping[str, str] = field(default_factory=dict)  # local ones, for comparison
     servers: Sequence[Mapping[str, Any]] = ()
     problems: Sequence[str] = ()
+    conflicts: Sequence[str] = ()  # other machines that have an address which this box holds
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> BoxFacts | None:
@@ -79,7 +80,7 @@ def judge_readiness(
 
 
 def _mismatches(passive: BoxFacts, active: BoxFacts) -> list[str]:
-    found = list(passive.problems)
+    found = [*passive.problems, *active.conflicts]
     if passive.digest != active.digest:
         found.append(
             f"the configurations differ: the passive box runs version {passive.config_version}, "

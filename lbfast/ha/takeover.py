@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from lbfast.ha.conflicts import Conflicts
 from lbfast.ha.election import Probe
 
 ANNOUNCE_MS = (0, 20, 100, 500, 2000, 5000)
@@ -34,7 +35,7 @@ class Addresses(Protocol):
     def drop_all(self) -> list[str]: ...
     def announce(self) -> list[str]: ...
     def send_probe(self) -> None: ...
-    def read_probe(self) -> tuple[bool, bool]: ...
+    def read_probe(self) -> tuple[dict[str, str], bool]: ...
     def close_probe(self) -> None: ...
 
 
@@ -88,12 +89,16 @@ class Holder:
 
     addresses: Addresses
     announce_interval_ms: int
+    conflicts: Conflicts = field(init=False)
     since: int | None = None
     renewed_at: int = 0
     announcing_since: int = 0
     announced: int = 0  # of ANNOUNCE_MS
     announced_at: int = 0
     failures: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        self.conflicts = Conflicts(self.addresses)
 
     @property
     def is_holding(self) -> bool:
@@ -118,10 +123,11 @@ class Holder:
     def let_go(self) -> tuple[str, ...]:
         """Drop them; what failed, in words.  The lifetime ends what could not be dropped."""
         self.since = None
+        self.conflicts.stop()
         return tuple(self.addresses.drop_all())
 
     def turn(self, now_ms: int) -> None:
-        """Renew and announce when it is time."""
+        """Renew and announce when it is time; a question for another holder goes with each announcement."""
         if self.since is None:
             return
         if now_ms - self.renewed_at >= RENEW_MS:
@@ -132,3 +138,11 @@ class Holder:
             self.announced += due
             self.announced_at = now_ms
             self.addresses.announce()
+            self.conflicts.ask(now_ms)
+
+    def listen(self, now_ms: int) -> tuple[str, ...]:
+        """For another holder's answers; what people should know."""
+        news = self.conflicts.turn(now_ms)
+        if self.conflicts.must_defend(now_ms):
+            self.announce_again(now_ms)
+        return news

@@ -88,11 +88,13 @@ class HeldAddresses(ServiceAddresses):
         super().__init__(record)
         self._placements: list[Placement] = []
         self._probe: NeighbourProbe | None = None
+        self._macs: set[bytes] = set()  # of this machine
 
     def set_wanted(self, wanted: Sequence[tuple[str, str | None]]) -> list[str]:
         """What is to be held when active: (address, interface or None); the problems, in words."""
         with Netlink() as netlink:
             links, here = netlink.links(), netlink.addresses()
+            self._macs = {link.mac for link in links}
             ours = self._left_over(links, here) if self._record.exists() else {}
             asked = [WantedAddress(place, ip_address(text), link) for place, (text, link) in enumerate(wanted)]
             self._placements, faults = plan_addresses(
@@ -157,12 +159,16 @@ class HeldAddresses(ServiceAddresses):
             self._probe = NeighbourProbe(wanted)
         self._probe.send()
 
-    def read_probe(self) -> tuple[bool, bool]:
-        """Whether another machine answered for one, and whether another machine asked for one."""
+    def read_probe(self) -> tuple[dict[str, str], bool]:
+        """Which ones another machine answered for, with its MAC, and whether another machine asked for one.
+
+        A machine with two interfaces in one LAN may answer itself, by the other one.
+        """
         if self._probe is None:
-            return False, False
+            return {}, False
         taken, asked = self._probe.read()
-        return bool(taken), bool(asked)
+        others = {str(address): mac.hex(":") for address, mac in taken.items() if mac not in self._macs}
+        return others, bool(asked)
 
     def close_probe(self) -> None:
         if self._probe is not None:

@@ -21,7 +21,7 @@ from lbfast.supervisor.netlink import IPAddress, Link
 
 _ETHERTYPE_ARP = 0x0806
 _PACKET_OUTGOING = 4
-_SOLICITATION, _ADVERTISEMENT, _NONCE = 135, 136, 14
+_SOLICITATION, _ADVERTISEMENT, _TARGET_MAC, _NONCE = 135, 136, 2, 14
 _ICMP6_FILTER = 1
 _HEADER_INCLUDED = 36  # IPV6_HDRINCL, which the socket module does not know
 _UNSPECIFIED = IPv6Address(0)
@@ -33,6 +33,14 @@ class Solicitation:
 
     target: IPv6Address
     nonce: bytes
+
+
+@dataclass(frozen=True)
+class Advertisement:
+    """Somebody has an address; ``mac`` is empty when it does not say."""
+
+    target: IPv6Address
+    mac: bytes
 
 
 class NeighbourProbe:
@@ -72,9 +80,10 @@ class NeighbourProbe:
                     packet = render_solicitation(address, self._nonce)
                     sock.sendto(packet, (str(solicited_group(address)), 0, 0, link.index))
 
-    def read(self) -> tuple[set[IPAddress], set[IPAddress]]:
-        """Addresses that another machine answers for, and those that another machine asks for; waits for nothing."""
-        taken: set[IPAddress] = set()
+    def read(self) -> tuple[dict[IPAddress, bytes], set[IPAddress]]:
+        """Addresses that another machine answers for, with its MAC (empty when it does not say), and those that
+        another machine asks for; waits for nothing."""
+        taken: dict[IPAddress, bytes] = {}
         asked: set[IPAddress] = set()
         for sock, link in self._arp.items():
             for frame, where in _drain(sock):
@@ -82,13 +91,14 @@ class NeighbourProbe:
                 if packet is None or where[2] == _PACKET_OUTGOING or packet.sender_mac == link.mac:
                     continue
                 if packet.sender in self._wanted[link]:
-                    taken.add(packet.sender)
+                    taken[packet.sender] = packet.sender_mac
                 elif packet.sender == IPv4Address(0) and packet.target in self._wanted[link]:
                     asked.add(packet.target)
         for sock, link in self._nd.items():
             for data, where in _drain(sock):
-                if (answered := parse_advertisement(data)) in self._wanted[link]:
-                    taken.add(answered)
+                answer = parse_advertisement(data)
+                if answer and answer.target in self._wanted[link] and answer.mac != link.mac:
+                    taken[answer.target] = answer.mac
                 # Whoever has an address already asks from it, and not because it wants the one that it asks for.
                 question = parse_solicitation(data) if IPv6Address(where[0]) == _UNSPECIFIED else None
                 if question and question.target in self._wanted[link] and question.nonce != self._nonce:
@@ -111,21 +121,27 @@ def solicited_group(address: IPv6Address) -> IPv6Address:
     return IPv6Address(IPv6Address("ff02::1:ff00:0").packed[:13] + address.packed[13:])
 
 
-def parse_advertisement(data: bytes) -> IPv6Address | None:
-    """The address of a neighbour advertisement."""
-    return IPv6Address(data[8:24]) if len(data) >= 24 and data[0] == _ADVERTISEMENT else None
+def parse_advertisement(data: bytes) -> Advertisement | None:
+    """What a neighbour advertisement says."""
+    options = _parse_options(data, _ADVERTISEMENT)
+    return None if options is None else Advertisement(IPv6Address(data[8:24]), options.get(_TARGET_MAC, b""))
 
 
 def parse_solicitation(data: bytes) -> Solicitation | None:
     """What a neighbour solicitation asks for; without a nonce when it has none."""
-    if len(data) < 24 or data[0] != _SOLICITATION:
+    options = _parse_options(data, _SOLICITATION)
+    return None if options is None else Solicitation(IPv6Address(data[8:24]), options.get(_NONCE, b""))
+
+
+def _parse_options(data: bytes, kind: int) -> dict[int, bytes] | None:
+    """The options of a neighbour discovery message (RFC 4861, 4.6), None when it is none of this kind."""
+    if len(data) < 24 or data[0] != kind:
         return None
-    at, nonce = 24, b""
+    found, at = {}, 24
     while at + 2 <= len(data) and (size := 8 * data[at + 1]):
-        if data[at] == _NONCE:
-            nonce = data[at + 2 : at + size]
+        found[data[at]] = data[at + 2 : at + size]
         at += size
-    return Solicitation(IPv6Address(data[8:24]), nonce)
+    return found
 
 
 def _checksum(data: bytes) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from collections.abc import Iterator
@@ -40,9 +41,13 @@ def probe(name: str, *texts: str) -> NeighbourProbe:
         return NeighbourProbe({link: addresses})
 
 
-def learned(asker: NeighbourProbe, *askers: NeighbourProbe) -> tuple[set[IPAddress], set[IPAddress]]:
+def mac_of(name: str) -> str:
+    return str(json.loads(ip("-n", name, "-j", "link", "show", "dev", "eth0"))[0]["address"])
+
+
+def learned(asker: NeighbourProbe, *askers: NeighbourProbe) -> tuple[dict[IPAddress, bytes], set[IPAddress]]:
     """What one of them learns in a round of all of them that a holder of the second address answers for, too."""
-    taken: set[IPAddress] = set()
+    taken: dict[IPAddress, bytes] = {}
     asked: set[IPAddress] = set()
 
     def answered() -> bool:
@@ -75,7 +80,8 @@ def test_whoever_has_an_address_answers_and_nobody_hears_itself() -> None:
     ours = probe(OURS, "192.0.2.2", "2001:db8::2", *WANTED)
     try:
         taken, asked = learned(ours)
-        assert taken == {ip_address("192.0.2.2"), ip_address("2001:db8::2")}
+        theirs = bytes.fromhex(mac_of(THEIRS).replace(":", ""))
+        assert taken == dict.fromkeys((ip_address("192.0.2.2"), ip_address("2001:db8::2")), theirs)
         assert asked == set()
     finally:
         ours.close()

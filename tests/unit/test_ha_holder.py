@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from lbfast.ha.conflicts import ASK_AGAIN_MS, DEFEND_MS, LISTEN_MS
 from lbfast.ha.duty import Duty
 from lbfast.ha.election import Beat, Memory, Standing
 from lbfast.ha.fitness import WELL, Sight, Steady
@@ -27,6 +28,9 @@ class Host:
     now: int = 0
     announced: list[int] = field(default_factory=list)
     held: list[int] = field(default_factory=list)
+    asked: list[int] = field(default_factory=list)
+    others: dict[str, str] = field(default_factory=dict)  # who else has an address, and answers a question
+    closed: int = 0
 
     def set_wanted(self, wanted: Sequence[tuple[str, str | None]]) -> list[str]:
         return []
@@ -49,12 +53,14 @@ class Host:
         self.announced.append(self.now)
         return []
 
-    def send_probe(self) -> None: ...
+    def send_probe(self) -> None:
+        self.asked.append(self.now)
 
-    def read_probe(self) -> tuple[bool, bool]:
-        return False, False
+    def read_probe(self) -> tuple[dict[str, str], bool]:
+        return (dict(self.others) if self.asked else {}), False
 
-    def close_probe(self) -> None: ...
+    def close_probe(self) -> None:
+        self.closed += 1
 
 
 class Calm:
@@ -188,3 +194,84 @@ def test_a_box_that_is_passive_announces_nothing_after_a_pause() -> None:
     world.line.coming = [Beat(THEIRS, Standing.ACTIVE, WELL, False, True)]
     world.duty.turn(world.now, world.now - 2_000)
     assert len(world.host.announced) == before
+
+
+OTHER = {"10.0.0.1": "02:00:00:00:00:01"}
+
+
+def watch_conflicts(holder: Holder, host: Host, until: int, others: dict[str, str]) -> list[tuple[int, str]]:
+    """Turns until a moment; what people are told, and when."""
+    host.others = others
+    told: list[tuple[int, str]] = []
+    for now in range(host.now + TICK_MS, until, TICK_MS):
+        host.now = now
+        holder.turn(now)
+        told += [(now, news) for news in holder.listen(now)]
+    return told
+
+
+def test_who_else_has_an_address_is_found_by_the_question_that_goes_with_each_announcement() -> None:
+    host = Host()
+    holder = Holder(host, INTERVAL_MS)
+    holder.take(0)
+    assert watch_conflicts(holder, host, 7_000, {}) == []
+    assert host.asked == host.announced == [tick(ms) for ms in ANNOUNCE_MS]
+    assert host.closed >= 1, "between questions the LAN is not listened to"
+    told = watch_conflicts(holder, host, INTERVAL_MS + 7_000, OTHER)
+    assert [news for _, news in told] == [
+        "another machine (02:00:00:00:00:01) has 10.0.0.1, too: it takes clients away from this pair"
+    ]
+    assert told[0][0] == tick(ANNOUNCE_MS[-1]) + INTERVAL_MS, "as soon as an answer is there"
+    assert holder.conflicts.words() == (told[0][1],)
+
+
+def test_a_conflict_is_asked_for_each_second_and_its_end_is_told() -> None:
+    host = Host()
+    holder = Holder(host, INTERVAL_MS)
+    holder.take(0)
+    assert len(watch_conflicts(holder, host, 30_000, OTHER)) == 1
+    late = [at for at in host.asked if at > 20_000]
+    assert max(after - before for before, after in pairwise(late)) <= ASK_AGAIN_MS + TICK_MS
+    start = host.now
+    told = watch_conflicts(holder, host, start + 5_000, {})
+    assert [news for _, news in told] == ["10.0.0.1 is this box's alone again"]
+    assert told[0][0] - start <= ASK_AGAIN_MS + LISTEN_MS + 2 * TICK_MS
+    assert holder.conflicts.words() == ()
+
+
+def test_an_address_is_defended_but_not_without_end() -> None:
+    """RFC 5227: two machines that both defend it must not flood the LAN."""
+    host = Host()
+    holder = Holder(host, INTERVAL_MS)
+    holder.take(0)
+    watch_conflicts(holder, host, 8_000, {})
+    host.announced.clear()
+    holder.announce_again(host.now)
+    watch_conflicts(holder, host, host.now + 2 * DEFEND_MS, OTHER)
+    assert len(ANNOUNCE_MS) < len(host.announced) <= 3 * len(ANNOUNCE_MS)
+
+
+def test_addresses_that_were_let_go_are_nobodys_conflict() -> None:
+    host = Host()
+    holder = Holder(host, INTERVAL_MS)
+    holder.take(0)
+    watch_conflicts(holder, host, 2_000, OTHER)
+    holder.let_go()
+    assert holder.conflicts.words() == ()
+    asked = len(host.asked)
+    assert watch_conflicts(holder, host, 90_000, OTHER) == []
+    assert len(host.asked) == asked
+
+
+def test_a_lan_that_cannot_be_asked_costs_no_turn() -> None:
+    host = Host()
+    holder = Holder(host, INTERVAL_MS)
+
+    def refuse() -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    host.send_probe = refuse  # type: ignore[method-assign]
+    assert holder.take(0) == ()
+    assert watch_conflicts(holder, host, 2_000, OTHER) == []
+    assert "Operation not permitted" in holder.conflicts.trouble
+    assert host.announced
