@@ -29,13 +29,13 @@ from lbfast.ha.duty import Duty
 from lbfast.ha.echo_path import make_paths
 from lbfast.ha.election import USEFUL, HaState, Memory
 from lbfast.ha.failback import Failback
-from lbfast.ha.giving import Giver
 from lbfast.ha.heartbeat import BeatPath, Heartbeats
 from lbfast.ha.link import Link, LinkError, ensure_identity
 from lbfast.ha.linking import Linking
 from lbfast.ha.local_settings import local_settings
+from lbfast.ha.mover import Mover
 from lbfast.ha.moving import Means, Peer
-from lbfast.ha.note import Note, Role, read_note
+from lbfast.ha.note import Note, read_note
 from lbfast.ha.pair_file import (
     Lives,
     Pair,
@@ -51,7 +51,6 @@ from lbfast.ha.replication import Handler, Replication
 from lbfast.ha.routes import Routes
 from lbfast.ha.skew import PROTOCOL
 from lbfast.ha.takeover import Addresses, Holder, Prober
-from lbfast.ha.taking import Taker
 from lbfast.ha.timing import make_timing
 from lbfast.ha.verbs import HaVerbs
 from lbfast.ha.watch import CountersFace, TableFace, Watch
@@ -137,7 +136,7 @@ class HaProcess:
             moving=setup.addresses.moving,
             tell=self.tell,
         )
-        self.giver, self.taker = Giver(means), Taker(means)
+        self.mover = Mover(means)
         self.sync = ConfigSync(
             setup.state_dir,
             partial(ask_control, setup.runtime_dir / "control.sock"),
@@ -161,9 +160,7 @@ class HaProcess:
         self.handlers = {
             "unpair": self.desk.on_unpair,
             **self.sync.handlers(),
-            "give_connections": self.giver.on_give,
-            "take_connections": self.taker.on_all,
-            "keep_connections": self.giver.on_keep,
+            **self.mover.handlers(),
         }
         door = Door(self.setup.runtime_dir / SOCKET_NAME, self._verbs.handlers(), self.setup.owner)
         await door.start()
@@ -225,7 +222,7 @@ class HaProcess:
             facts=self.facts,
             heard=self._hear_facts,
             handlers=self.handlers,
-            take_images=self.taker.on_images,
+            take_images=self.mover.taker.on_images,
             tell=self.tell,
         )
 
@@ -283,7 +280,7 @@ class HaProcess:
             self._linking_task.cancel()
             self._linking_task = self.linking = None
         if keep_addresses:
-            self.giver.stay()
+            self.mover.stay()
         duty, self.duty = self.duty, None
         if duty is not None:
             if not duty.is_stopping and not keep_addresses:
@@ -338,12 +335,9 @@ class HaProcess:
         if self.linking is not None and self.linking.current is not None:
             self.linking.current.poke()
         self.say({"event": "pair", "paired": True, "active": is_active})
+        self.mover.on_addresses(are_here=is_active)
         if is_active:
-            self.giver.come_back()
-            self.taker.arrive()
             self._loop.call_later(_AFTER_TAKEOVER_S, self._release_held)
-        else:
-            self.giver.depart()
 
     def _find_peer(self) -> Peer | None:
         return None if self.linking is None else self.linking.current
@@ -467,10 +461,9 @@ class HaProcess:
         elif what == "raised":
             self.desk.on_raised(str(message.get("trouble", "")))
         elif what == "doors":
-            self.giver.means.doors.on_doors(fds)
+            self.mover.means.doors.on_doors(fds)
         elif what == "recover" and fds:
-            kept = read_note(message, *fds)
-            self._start((self.giver if kept.role is Role.GIVEN else self.taker).recover(kept))
+            self._start(self.mover.recover(read_note(message, *fds)))
         elif what == "plan" and fds:
             self._take_plan(unpack_plan(fds[0]))
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,11 +13,21 @@ from typing import Any
 from lbfast._tcp_image import ImageError
 from lbfast.ha.conn_image import unpack
 from lbfast.ha.doors import Held
-from lbfast.ha.moving import ASK_S, MOST_BYTES_SHIPPED, TAKE_WITHIN_MS, Means, is_cancelled
+from lbfast.ha.moving import ASK_S, BATCH, MOST_BYTES_SHIPPED, TAKE_WITHIN_MS, Means, is_cancelled
 from lbfast.ha.note import Kept, Role
 
 NUMBER = struct.Struct("!I")  # of the move, before each piece of the stream
+_LOOK_S = 0.005
 _WAIT_S = 5.0  # for the addresses, with what a dead process has left
+
+
+@dataclass
+class _Arrival:
+    """Of connections whose address is here: since when, how many, and how many of them go on."""
+
+    begun: int
+    count: int
+    moved: int = 0
 
 
 @dataclass
@@ -25,6 +36,8 @@ class Taker:
 
     means: Means
     _taken: list[Held] = field(default_factory=list)  # frozen copies, until the addresses are here
+    _arriving: deque[Held] = field(default_factory=deque)  # ... and from then on, until they are set going
+    _task: asyncio.Task[None] | None = None  # that sets them going
     _number: int = 0  # of the move
     _until: int = 0  # for setting them going
     _is_confirmed: bool = False  # the giver has said that all are shipped
@@ -102,15 +115,50 @@ class Taker:
         """The addresses are here: what was recreated goes on, or is ended where that would not be safe."""
         taken, self._taken = self._taken, []
         means, begun = self.means, self.means.now()
-        may_go = self._is_confirmed and begun < self._until
-        if taken and may_go:
-            moved = sum(means.go_on(held) for held in taken)
-            means.tell(f"{moved} of {len(taken)} connections taken over, set going in {means.now() - begun} ms")
-        elif taken:
-            for held in taken:
-                held.end()
+        if taken and self._is_confirmed and begun < self._until:
+            self._arriving.extend(taken)
+            arrival = _Arrival(begun, len(taken))
+            self._set_going(arrival, BATCH)
+            if self._arriving:
+                self._task = asyncio.get_running_loop().create_task(self._set_all_going(arrival))
+            return
+        if taken:
+            _end(taken)
             means.tell(f"{len(taken)} connections came too late, or not with all others, and are reset")
         self.drop()
+
+    async def _set_all_going(self, arrival: _Arrival) -> None:
+        while self._arriving:
+            await asyncio.sleep(0)  # heartbeats come first
+            self._set_going(arrival, BATCH)
+
+    def _set_going(self, arrival: _Arrival, most: int) -> None:
+        """So many of them; with the last one all is over."""
+        means = self.means
+        for _ in range(min(most, len(self._arriving))):
+            arrival.moved += means.go_on(self._arriving.popleft())
+        if not self._arriving:
+            took = means.now() - arrival.begun
+            means.tell(f"{arrival.moved} of {arrival.count} connections taken over, set going in {took} ms")
+            self.drop()
+
+    async def arrived(self) -> None:
+        """Until what is here has gone to the workers, from where it could be given away again."""
+        while self._arriving:
+            await asyncio.sleep(_LOOK_S)
+
+    def stay(self) -> None:
+        """This process ends, and the addresses stay: what is in its hands goes on here."""
+        if self._arriving:
+            self._set_going(_Arrival(self.means.now(), len(self._arriving)), len(self._arriving))
+
+    def depart(self) -> None:
+        """The addresses are gone again, before all were set going."""
+        if self._arriving:
+            self.means.tell(f"{len(self._arriving)} connections that were just being taken over are reset")
+            _end(self._arriving)
+            self._arriving.clear()
+            self.drop()
 
     def drop(self) -> None:
         """Without a word: they are the peer's, or none are left."""
@@ -149,3 +197,8 @@ class Taker:
         else:
             self._is_confirmed = False
             self._patience = asyncio.get_running_loop().call_later(_WAIT_S, self.drop)
+
+
+def _end(conns: Iterable[Held]) -> None:
+    for held in conns:
+        held.end()

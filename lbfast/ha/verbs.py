@@ -110,13 +110,13 @@ class HaVerbs:
             raise ControlError("refused", "not ready to take over: " + "; ".join(against) + " (--force does it anyway)")
         self._process.tell(order)
         started = now_ms()
-        self._process.giver.forget()
-        await self._process.taker.fetch()
+        self._process.mover.giver.forget()
+        await self._process.mover.taker.fetch()
         duty.order(now_ms())
         while not duty.is_active and now_ms() - started < duty.timing.order_ms:
             await asyncio.sleep(_LOOK_S)
         if not duty.is_active:
-            await self._process.taker.give_up()
+            await self._process.mover.taker.give_up()
             raise ControlError("refused", "the peer did not let go in time; it stays active")
         return {"state": duty.state(now_ms()).value, "took_ms": now_ms() - started}
 

@@ -103,6 +103,12 @@ def add_and_remove_a_path(tab: Any) -> None:
     assert tab.locator("tr", has_text=CABLE["a"]).count() == 0
 
 
+def take_picture(tab: Any, name: str) -> None:
+    """For docs/screenshots, with LBFAST_SCREENSHOTS=DIRECTORY, as test_pages makes those of a single box."""
+    if folder := os.environ.get("LBFAST_SCREENSHOTS"):
+        tab.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
+
+
 def check_what_a_pair_leaves(boxes: Lab, tab: Any) -> None:
     """The other box leaves the addresses where they are, says so, and does not get them while somebody has them."""
     stay = f"text=stay with the former peer, {BOXES['b']}"
@@ -141,6 +147,7 @@ def test_the_guides_appendix_from_add_new_node_to_break_clustered_pair(boxes: La
     for word in (BOXES["a"], BOXES["b"], "State: Active", "State: Passive", "This box has the addresses"):
         assert word in text, (word, text)
     assert not axe_findings(tab)
+    take_picture(tab, "ha-pair")
 
     add_and_remove_a_path(tab)
 
@@ -151,6 +158,7 @@ def test_the_guides_appendix_from_add_new_node_to_break_clustered_pair(boxes: La
     assert "3 / 3" in panel
     assert "heard" in panel
     assert not axe_findings(tab)
+    take_picture(tab, "overview-pair")
 
     # The secondary says where to go, on every page.
     login(tab, "b", OTHER)

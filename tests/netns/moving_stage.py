@@ -11,7 +11,7 @@ import os
 import select
 import socket
 import struct
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -24,6 +24,7 @@ from lbfast._letters import MOST_BYTES, read_letter, write_letter
 from lbfast._shm import now_ms
 from lbfast.ha.doors import Doors
 from lbfast.ha.giving import Giver
+from lbfast.ha.mover import Mover
 from lbfast.ha.moving import Means
 from lbfast.ha.note import Kept, Note, read_note
 from lbfast.ha.taking import Taker
@@ -94,7 +95,15 @@ class Box:
             moving=lambda: {"127.0.0.1"},
             tell=self.said.append,
         )
-        self.giver, self.taker = Giver(means), Taker(means)
+        self.mover = Mover(means)
+
+    @property
+    def giver(self) -> Giver:
+        return self.mover.giver
+
+    @property
+    def taker(self) -> Taker:
+        return self.mover.taker
 
     def say(self, message: Mapping[str, object], fds: Sequence[int]) -> bool:
         """To the supervisor."""
@@ -149,7 +158,7 @@ class Box:
             self.giver._keeper.cancel()
         means.note._close()
         means.note = Note(self.say)
-        self.giver, self.taker = Giver(means), Taker(means)
+        self.mover = Mover(means)
 
     def keep_sockets(self, fds: Sequence[int]) -> None:
         for fd in self.entrusted:
@@ -187,11 +196,7 @@ class Wire:
             raise ConnectionResetError("the link broke")
         if verb == "take_connections":
             return {"ok": True, "failed": {str(number): "not here" for number in self.refuses}}
-        handlers: dict[str, Callable[[Mapping[str, Any]], Coroutine[Any, Any, dict[str, Any]]]] = {
-            "give_connections": self.target.giver.on_give,
-            "keep_connections": self.target.giver.on_keep,
-        }
-        return await handlers[verb](args)
+        return await self.target.mover.handlers()[verb](args)
 
     def let_through(self) -> None:
         for data in self.waiting:

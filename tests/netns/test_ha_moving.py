@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from moving_stage import COUNT, Stage, goes_on, is_reset, staged
+from moving_stage import COUNT, Stage, are_reset, go_on, goes_on, is_reset, staged
 
 from lbfast._shm import now_ms
-from lbfast.ha import giving
+from lbfast.ha import giving, taking
 
 pytestmark = pytest.mark.root
 
@@ -116,3 +116,79 @@ def test_what_was_not_shipped_whole_is_reset_when_the_addresses_go(stage: Stage)
 
     asyncio.run(move())
     is_reset(stage)
+
+
+ARRIVING = 2  # of COUNT, in one piece
+
+
+@pytest.fixture
+def in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As thousands of connections are."""
+    monkeypatch.setattr(taking, "BATCH", ARRIVING)
+
+
+@pytest.mark.usefixtures("in_pieces")
+def test_many_are_set_going_piece_by_piece(stage: Stage) -> None:
+    """So that heartbeats are sent meanwhile."""
+    left = []
+
+    async def move() -> None:
+        await stage.taker.taker.fetch()
+        stage.let_go()
+        stage.arrive()
+        while stage.taker.taker._arriving:
+            left.append(len(stage.taker.taker._arriving))
+            assert stage.taker.note_fd >= 0, "a successor must find what is not set going yet"
+            await asyncio.sleep(0)
+
+    asyncio.run(move())
+    assert left[0] == COUNT - ARRIVING
+    assert left[-1] == COUNT % ARRIVING
+    goes_on(stage, stage.taker)
+    assert [words for words in stage.taker.said if f"{COUNT} of {COUNT} connections taken over" in words]
+    assert (stage.giver.note_fd, stage.taker.note_fd) == (-1, -1)
+
+
+@pytest.mark.usefixtures("in_pieces")
+def test_addresses_that_go_again_before_all_are_set_going(stage: Stage) -> None:
+    async def move() -> None:
+        await stage.taker.taker.fetch()
+        stage.let_go()
+        stage.arrive()
+        stage.taker.is_active = False
+        stage.taker.taker.depart()
+        await asyncio.sleep(0)
+
+    asyncio.run(move())
+    go_on(stage.all[:ARRIVING], stage.taker)
+    are_reset(stage.all[ARRIVING:])
+    assert stage.taker.note_fd == -1
+
+
+@pytest.mark.usefixtures("in_pieces")
+def test_a_process_that_ends_before_all_are_set_going(stage: Stage) -> None:
+    async def move() -> None:
+        await stage.taker.taker.fetch()
+        stage.let_go()
+        stage.arrive()
+        stage.taker.taker.stay()
+
+    asyncio.run(move())
+    goes_on(stage, stage.taker)
+
+
+@pytest.mark.usefixtures("in_pieces")
+def test_they_are_given_away_again_when_all_have_arrived(stage: Stage) -> None:
+    """An order on the other box, a moment after this one has got them."""
+
+    async def move() -> None:
+        await stage.taker.taker.fetch()
+        stage.let_go()
+        stage.arrive()
+        stage.taker.peer = None
+        answer = await stage.taker.mover.on_give({"move": 7})
+        assert not answer["ok"], "there is no peer; that was asked when all had arrived"
+        assert not stage.taker.taker._arriving
+
+    asyncio.run(move())
+    goes_on(stage, stage.taker)
