@@ -40,17 +40,18 @@ class Queue:
         )
 
 
-def read_queues() -> dict[tuple[str, int], Queue]:
-    """By address and port, of this network namespace; OSError when the kernel does not tell."""
-    found: dict[tuple[str, int], Queue] = {}
+def read_queues() -> dict[str, dict[int, Queue]]:
+    """By address, then by port, of this network namespace; OSError when the kernel does not tell."""
+    found: dict[str, dict[int, Queue]] = {}
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG) as sock:
         sock.settimeout(_WITHIN)
         for family in (socket.AF_INET, socket.AF_INET6):
             ask = _ASK.pack(family, socket.IPPROTO_TCP, 0, _LISTEN)
             sock.send(_HEAD.pack(_HEAD.size + len(ask), _BY_FAMILY, _REQUEST_DUMP, 1, 0) + ask)
             for message in _answers(sock):
-                place, queued, limit = decode(message)
-                found[place] = found.get(place, Queue()).plus(queued, limit)
+                (address, port), queued, limit = decode(message)
+                here = found.setdefault(address, {})
+                here[port] = here.get(port, Queue()).plus(queued, limit)
     return found
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lbfast._table import RealState
 
 Report = dict[str, Any]
+Queues = Mapping[str, Mapping[int, Queue]]  # by address, by port
 
 
 def state_of(real: RealState) -> Effective:
@@ -203,7 +204,7 @@ def _by_worker(engine: Engine, slot: int) -> list[int]:
     return [counts[place] for place in sorted(counts)]
 
 
-def _queues() -> tuple[Mapping[tuple[str, int], Queue] | None, Report | None]:
+def _queues() -> tuple[Queues | None, Report | None]:
     """What waits to be accepted on this machine; None where the kernel does not tell."""
     try:
         return read_queues(), dict(read_overflows())
@@ -211,16 +212,16 @@ def _queues() -> tuple[Mapping[tuple[str, int], Queue] | None, Report | None]:
         return None, None
 
 
-def _backlog(service: ServiceInfo, queues: Mapping[tuple[str, int], Queue] | None) -> Report | None:
+def _backlog(service: ServiceInfo, queues: Queues | None) -> Report | None:
     """The queues of all ports of a service."""
     if queues is None:
         return None
-    address, ports = str(ip_address(service.address)), parse_ranges(service.ports, 1, 65_535)
-    found = [
-        queue
-        for (at, port), queue in queues.items()
-        if at == address and any(it.first <= port <= it.last for it in ports)
-    ]
+    here = queues.get(str(ip_address(service.address)), {})
+    found = []
+    for part in parse_ranges(service.ports, 1, 65_535):
+        ports = range(part.first, part.last + 1)
+        # Hundreds of services on one address, or a service on all ports: whichever is less is walked.
+        found += [here[port] for port in (ports if len(ports) < len(here) else here) if port in here and port in ports]
     return {
         "queued": sum(queue.queued for queue in found),
         "fullest": max((queue.fullest for queue in found), default=0),
@@ -228,7 +229,7 @@ def _backlog(service: ServiceInfo, queues: Mapping[tuple[str, int], Queue] | Non
     }
 
 
-def _service_counters(engine: Engine, service: ServiceInfo, queues: Mapping[tuple[str, int], Queue] | None) -> Report:
+def _service_counters(engine: Engine, service: ServiceInfo, queues: Queues | None) -> Report:
     shared = engine.shared
     return {
         "label": service.label,
