@@ -133,9 +133,12 @@ def test_nothing_without_login(web: Web) -> None:
 
 def test_brute_force_is_slowed_and_the_console_is_not(web: Web) -> None:
     guesser = web.client("127.0.0.66")
-    answers = [guesser.login(password=f"wrong password {number}").status for number in range(7)]
+    answers: list[int] = []
+    while 429 not in answers:  # how long it is shut out grows with each failure: the machine may be slower at first
+        answers.append(guesser.login(password=f"wrong password {len(answers)}").status)
     assert answers[:5] == [401] * 5
-    assert 429 in answers[5:]
+    assert set(answers) == {401, 429}
+    wait_for(lambda: guesser.login(password="wrong").status == 401, 60, "the end of it")
     assert guesser.login().status == 429, "not even the right one, for a while"
     assert web.client("127.0.0.67").login().status == 303, "another place is not shut out"
     web.set_password("loadbalancer", PASSWORD)  # the console always works

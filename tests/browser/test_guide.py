@@ -23,6 +23,7 @@ def setup(tab: Any, web: Web) -> None:
     field(tab, "The same again").fill(PASSWORD)
     tab.get_by_role("button", name="Set password and log in").click()
     tab.get_by_role("heading", name="System Overview").wait_for()
+    tab.wait_for_load_state("load")
 
 
 def login(tab: Any, web: Web, user: str = "loadbalancer", password: str = PASSWORD) -> None:
@@ -31,6 +32,7 @@ def login(tab: Any, web: Web, user: str = "loadbalancer", password: str = PASSWO
     field(tab, "Password").fill(password)
     tab.get_by_role("button", name="Log in").click()
     tab.get_by_role("heading", name="System Overview").wait_for()
+    tab.wait_for_load_state("load")  # the heading comes before the rows and the script
 
 
 def add_real(tab: Any, label: str, address: str, port: int) -> None:
@@ -45,7 +47,7 @@ def test_section_9_from_an_empty_appliance(tab: Any, ca: trustme.CA) -> None:
     port, names = free_port(), ("Symphony Server 1", "Symphony Server 2")
     with web_lbfast(with_password=False) as web, https_server(names[0], ca) as one, https_server(names[1], ca) as two:
         setup(tab, web)
-        assert tab.get_by_text("No virtual service yet").is_visible()
+        tab.get_by_text("No virtual service yet").wait_for()
         # 9.1
         tab.get_by_role("link", name="Cluster Configuration").click()
         tab.get_by_role("link", name="Layer 7 – Virtual Services").click()
@@ -69,7 +71,7 @@ def test_section_9_from_an_empty_appliance(tab: Any, ca: trustme.CA) -> None:
         # 9.3
         assert web.lb.json("overview")["virtual_services"] == [], "nothing runs before the commit"
         tab.get_by_role("link", name="Review and commit").click()
-        assert tab.get_by_text("add virtual service 'Symphony'").first.is_visible()
+        tab.get_by_text("add virtual service 'Symphony'").first.wait_for()
         field(tab, "Reason").fill("the guide")
         tab.get_by_role("button", name="Commit", exact=True).click()
         # 10

@@ -102,9 +102,9 @@ def test_a_move_that_locks_out_goes_back_by_itself(bare: Web) -> None:
     new = free_port()
     settings = {"web": {"port": new}}
     web.lb.call("candidate_edit", operations=[{"op": "change_global", "settings": settings}])
-    web.lb.call("candidate_commit", confirm=1)
+    web.lb.call("candidate_commit", confirm=10)
     wait_for(lambda: answers(web, new), 10, "the new place")
-    wait_for(lambda: answers(web, web.port), 20, "the old place again")
+    wait_for(lambda: answers(web, web.port), 40, "the old place again")
     wait_for(lambda: not answers(web, new), 10, "the new place to be given up")
     assert client.get(HOME).status == 200
 

@@ -14,6 +14,7 @@ import socket
 import ssl
 import sys
 import time
+from contextlib import suppress
 from typing import Any
 
 CONNECT_S = 0.1  # a LAN answers in less; then the client tries again, as a browser's user would
@@ -72,7 +73,11 @@ class Client:
 
     async def hold(self, notes: dict[str, Any]) -> None:
         """One long connection that says something every 50 ms."""
-        reader, writer = await self.connect()
+        while True:
+            with suppress(OSError, ssl.SSLError, TimeoutError):
+                reader, writer = await self.connect()
+                break
+            await asyncio.sleep(0.05)
         try:
             await reader.readline()
             notes["held"] += 1

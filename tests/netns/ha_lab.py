@@ -31,6 +31,7 @@ SERVERS = ("10.77.0.21", "10.77.0.22", "10.77.0.23")
 PORT = 443
 HERE = Path(__file__).parent
 KEY = "11" * 32
+PATIENT = (sys.executable, str(HERE / "ha_patient.py"))  # runs a box that gives a move of connections more time
 
 
 def heartbeats(words: str) -> str:
@@ -52,6 +53,7 @@ class Lab:
     directory: Path
     settings: dict[str, Any] = field(default_factory=dict)  # of [ha]
     service: dict[str, Any] = field(default_factory=dict)
+    through: Sequence[str] = ()  # the words of a program that runs every box
     boxes: dict[str, Lbfast] = field(default_factory=dict)
     processes: list[subprocess.Popen[str]] = field(default_factory=list)
 
@@ -118,10 +120,10 @@ class Lab:
         return "workers = 2\n[ha]\n" + "\n".join(lines) + "\n" + render_toml({"virtual_service": [service]})
 
     def box(self, name: str, config: str | None = None, through: Sequence[str] = ()) -> Lbfast:
-        """A box that is not started yet; ``through``: the words of a program that runs it."""
+        """A box that is not started yet; ``through``: the words of a program that runs this one."""
         directory = self.directory / name
         (directory / "state").mkdir(parents=True, exist_ok=True)
-        prefix = [*self.inside(name), *through]
+        prefix = [*self.inside(name), *(through or self.through)]
         found = Lbfast(config or self.config(), directory=directory, prefix=prefix, allow_stderr=True)
         self.boxes[name] = found
         return found
@@ -198,6 +200,30 @@ class Lab:
             timeout,
             f"{states}; now { ({name: self.state(name) for name in states}) }",
         )
+
+    def take_over(self, name: str, *more: str) -> None:
+        """Order it.  What is refused for a moment's reason, as heartbeats that were late, is ordered again."""
+        said = [""]
+
+        def is_done() -> bool:
+            code, _, said[0] = self.boxes[name].cli("ha", "takeover", *more)
+            return code == 0
+
+        try:
+            wait_for(is_done, 30, f"{name} to take over")
+        except AssertionError as error:
+            error.add_note(said[0])
+            raise
+
+    def told(self, name: str) -> list[str]:
+        """All events for people on a box so far; those of a moment ago are still on their way."""
+        events = self.boxes[name].call("events", limit=1000, connections=False)["events"]
+        return [str(event.get("message", "")) for event in events]
+
+    def wait_told(self, name: str, words: str, timeout: float = 20.0) -> str:
+        """The first event there that says so."""
+        found = wait_for(lambda: [it for it in self.told(name) if words in it], timeout, f"{name} to say {words!r}")
+        return found[0]
 
     def has_one_history(self) -> bool:
         """Both boxes have the same versions."""

@@ -22,6 +22,7 @@ from harness import scaled
 
 from lbfast._letters import MOST_BYTES, read_letter, write_letter
 from lbfast._shm import now_ms
+from lbfast.ha import collecting, doors, giving, taking
 from lbfast.ha.doors import Doors
 from lbfast.ha.giving import Giver
 from lbfast.ha.mover import Mover
@@ -38,6 +39,13 @@ PLAN: Any = SimpleNamespace(
             id="service", slot=3, is_movable=True, address="127.0.0.1", reals=[SimpleNamespace(id="real", slot=4)]
         )
     ],
+)
+
+
+# Nothing here is given up because the machine is slow: what is to be too late, a test makes so.
+PATIENCE: tuple[tuple[Any, str, float], ...] = (
+    *((collecting, "COLLECT_S", 60), (doors, "_OPEN_S", 60), (giving, "ASK_S", 60), (taking, "ASK_S", 60)),
+    *((taking, "TAKE_WITHIN_MS", 60_000), (giving, "KEEP_AFTER_MS", 90_000)),
 )
 
 
@@ -229,7 +237,10 @@ def staged() -> Iterator[Stage]:
     found = Stage(giver, taker, Wire(taker), [connect() for _ in range(COUNT)])
     giver.peer, taker.peer = found.wire, Wire(giver)
     giver.conns = list(found.all)
-    yield found
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name, value in PATIENCE:
+            patch.setattr(module, name, value)
+        yield found
     for one in found.all:
         one.close()
     giver.close()

@@ -57,8 +57,8 @@ def test_busy_loops_on_every_core_move_nothing(pair: Lab) -> None:
     after = {name: pair.status(name) for name in BOXES}
     assert {name: [move["why"] for move in after[name]["moves"]] for name in BOXES} == before
     assert (pair.holds("a"), pair.holds("b")) == (True, False)
+    pair.wait_states(a="active", b="passive")
     for status in after.values():
-        assert status["peer"]["heard"]
         # Each counts how late its own turns were, and hears the same of its peer's heartbeats.
         assert status["heartbeats"]["own_late_most_ms"] > 0
         assert status["heartbeats"]["peer_late_most_ms"] > 0

@@ -8,11 +8,11 @@ import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trustme
-from ha_lab import BOXES, PORT, SERVERS, VIP, Lab, report_of, running_pair
+from ha_lab import BOXES, PATIENT, PORT, SERVERS, VIP, Lab, report_of, running_pair
 from harness import wait_for
 from waiting import children_of
 
@@ -39,7 +39,7 @@ def _nothing_left_behind() -> None:
 
 @pytest.fixture(scope="module")
 def pair(ca: trustme.CA) -> Iterator[Lab]:
-    with running_pair("hcn", ca, any_port, service=MOVABLE) as found:
+    with running_pair("hcn", ca, any_port, service=MOVABLE, through=PATIENT) as found:
         found.run("s", "conn_servers.py", str(PORT + 1), *SERVERS)
         found.run("s", "conn_bulk.py", "serve", str(PORT + 2), *SERVERS)
         yield found
@@ -69,10 +69,14 @@ class Talk:
 
 
 def active(pair: Lab) -> tuple[str, str]:
-    """The active box and the other one."""
-    names = ("a", "b") if pair.state("a") == "active" else ("b", "a")
-    assert pair.state(names[0]) == "active"
-    return names
+    """The active box and the other one, when they know each other."""
+    orders = (("a", "b"), ("b", "a"))
+
+    def find() -> tuple[str, str] | None:
+        states = {name: pair.state(name) for name in BOXES}
+        return next((it for it in orders if (states[it[0]], states[it[1]]) == ("active", "passive")), None)
+
+    return cast("tuple[str, str]", wait_for(find, 20, "one active box"))
 
 
 def all_whole(notes: dict[str, Any]) -> None:
@@ -81,8 +85,8 @@ def all_whole(notes: dict[str, Any]) -> None:
     assert notes["late"] == ALL, "every connection had an answer after the last takeover"
 
 
-def events(pair: Lab, name: str) -> str:
-    return pair.boxes[name].cli("events", "--limit", "400")[1]
+def times_told(pair: Lab, name: str, words: str) -> int:
+    return sum(words in said for said in pair.told(name))
 
 
 def live(pair: Lab, name: str) -> int:
@@ -107,20 +111,18 @@ def test_takeover_back_and_forth_keeps_connections(whole: Lab) -> None:
     talk = Talk(whole)
     for _ in range(4):
         giver, taker = active(whole)
-        code, _, err = whole.boxes[taker].cli("ha", "takeover", "--reason", "drill")
-        assert code == 0, err
+        whole.take_over(taker, "--reason", "drill")
         whole.wait_states(**{giver: "passive", taker: "active"})
         whole.wait_ready()
     all_whole(talk.report())
-    assert f"{ALL} of {ALL} connections taken over" in events(whole, taker)
+    whole.wait_told(taker, f"{ALL} of {ALL} connections taken over")
 
 
 def test_counts_move_and_come_back_to_zero(whole: Lab) -> None:
     talk = Talk(whole)
     giver, taker = active(whole)
-    assert whole.boxes[taker].cli("ha", "takeover")[0] == 0
-    wait_for(lambda: live(whole, taker) == ALL, 10, "all to be counted where they are")
-    assert live(whole, giver) == 0
+    whole.take_over(taker)
+    wait_for(lambda: (live(whole, giver), live(whole, taker)) == (0, ALL), 20, "all to be counted where they are")
     all_whole(talk.report())
     wait_for(lambda: live(whole, taker) == 0, 20, "none to be left")
 
@@ -128,12 +130,12 @@ def test_counts_move_and_come_back_to_zero(whole: Lab) -> None:
 def test_a_takeover_that_is_not_granted_costs_no_connection(whole: Lab) -> None:
     talk = Talk(whole)
     giver, taker = active(whole)
-    kept = events(whole, giver).count(KEPT)
+    kept = times_told(whole, giver, KEPT)
     with deaf(whole):
         code, _, err = whole.boxes[taker].cli("ha", "takeover")
         assert code == 1
         assert "it stays active" in err
-        assert events(whole, giver).count(KEPT) > kept
+        wait_for(lambda: times_told(whole, giver, KEPT) > kept, 20, "them to go on")
         all_whole(talk.report())
     whole.wait_states(**{giver: "active", taker: "passive"})
 
@@ -141,17 +143,17 @@ def test_a_takeover_that_is_not_granted_costs_no_connection(whole: Lab) -> None:
 def test_a_peer_that_dies_half_way_costs_no_connection(whole: Lab) -> None:
     talk = Talk(whole)
     giver, taker = active(whole)
-    before, kept = (events(whole, giver).count(text) for text in (FROZEN, KEPT))
+    before, kept = (times_told(whole, giver, words) for words in (FROZEN, KEPT))
     with deaf(whole):
         box = whole.boxes[taker]
         ha = box.child("ha")
         with ThreadPoolExecutor(1) as pool:
             order = pool.submit(box.cli, "ha", "takeover")
-            wait_for(lambda: events(whole, giver).count(FROZEN) > before, 20, "them to be frozen")
+            wait_for(lambda: times_told(whole, giver, FROZEN) > before, 20, "them to be frozen")
             os.kill(ha, signal.SIGKILL)
             assert order.result()[0] == 1
         box.wait_replaced("ha", ha)
-        wait_for(lambda: events(whole, giver).count(KEPT) > kept, 20, "them to go on")
+        wait_for(lambda: times_told(whole, giver, KEPT) > kept, 20, "them to go on")
         all_whole(talk.report())
     whole.wait_states(**{giver: "active", taker: "passive"})
 
@@ -161,10 +163,10 @@ def test_what_is_held_in_between_comes_over_byte_for_byte(whole: Lab) -> None:
     process = whole.run("c", "conn_bulk.py", "clients", VIP, str(PORT + 2), str(DOWNS), str(UPS))
     for _ in range(2):
         giver, taker = active(whole)
-        assert whole.boxes[taker].cli("ha", "takeover")[0] == 0
+        whole.take_over(taker)
         whole.wait_states(**{giver: "passive", taker: "active"})
         whole.wait_ready()
-        assert f"{DOWNS + UPS} of {DOWNS + UPS} connections taken over" in events(whole, taker), events(whole, giver)
+        whole.wait_told(taker, f"{DOWNS + UPS} of {DOWNS + UPS} connections taken over")
     notes = report_of(process)
     assert notes["damaged"] == []
     assert notes["cut"] == []
@@ -182,17 +184,17 @@ def test_a_giver_that_dies_with_frozen_connections(whole: Lab) -> None:
     """Its successor has their images: a connection that is silent meanwhile does not even notice."""
     talk = Talk(whole)
     giver, taker = active(whole)
-    before = events(whole, giver).count(FROZEN)
+    before = times_told(whole, giver, FROZEN)
     with deaf(whole):
         box = whole.boxes[giver]
         ha = box.child("ha")
         with ThreadPoolExecutor(1) as pool:
             order = pool.submit(whole.boxes[taker].cli, "ha", "takeover")
-            wait_for(lambda: events(whole, giver).count(FROZEN) > before, 20, "them to be frozen")
+            wait_for(lambda: times_told(whole, giver, FROZEN) > before, 20, "them to be frozen")
             os.kill(ha, signal.SIGKILL)
             order.result()
         box.wait_replaced("ha", ha)
-        wait_for(lambda: "being given away are found again" in events(whole, giver), 20, "the successor to find them")
+        whole.wait_told(giver, "being given away are found again")
         notes = talk.report()
     nothing_hangs(notes)
     assert [words for words in notes["cut"] if words.startswith("idle")] == [], "neither end said anything meanwhile"

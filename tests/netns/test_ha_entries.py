@@ -56,6 +56,5 @@ def test_both_boxes_know_the_same_of_every_client(pair: Lab) -> None:
         pair.clients(CLIENTS, every=0.5).report()
         compare(pair, active)
         if active == "a":
-            code, _, err = pair.boxes[passive].cli("ha", "takeover")
-            assert code == 0, err
+            pair.take_over(passive)
             pair.wait_ready()

@@ -21,17 +21,13 @@ def pair(ca: trustme.CA) -> Iterator[Lab]:
         yield found
 
 
-def told(pair: Lab) -> str:
-    return str(pair.boxes["a"].call("events", limit=1000)["events"])
-
-
 def test_failback_waits_until_the_primary_is_ready(pair: Lab) -> None:
     pair.wait_ready()
     pair.nft("a", UNREACHED)
     wait_for(lambda: {"here": "up", "there": "down"}.items() <= pair.status("b")["servers"][0].items(), 20, "the loss")
-    assert pair.boxes["b"].cli("ha", "takeover")[0] == 0
-    wait_for(lambda: NOT_YET in told(pair), 20, "failback to be put off")
-    assert pair.state("b") == "active"
+    pair.take_over("b")
+    pair.wait_told("a", NOT_YET)
+    assert pair.holds("b")
     pair.nft("a", "delete table inet t")
     pair.wait_states(30, a="active", b="passive")
-    assert "failback: the primary asks for the addresses again" in told(pair)
+    pair.wait_told("a", "failback: the primary asks for the addresses again")

@@ -11,7 +11,7 @@ from ipaddress import IPv6Address
 
 import pytest
 import trustme
-from ha_lab import PORT, SERVERS, Lab, lab, report_of
+from ha_lab import PATIENT, PORT, SERVERS, Lab, lab, report_of
 from harness import wait_for
 from namespaces import inside
 
@@ -56,7 +56,7 @@ def paired(ca: trustme.CA, kind: type[Lab] = Lab6) -> Iterator[Lab]:
     """Boxes that know each other over IPv6, none started yet; whoever runs at the end is stopped."""
     is_moving = kind is Moving6
     service = {"source_address": "vip", "ports": f"{PORT},{PORT + 1}"} if is_moving else {}
-    with lab("h6", kind=kind, service=service) as found:
+    with lab("h6", kind=kind, service=service, through=PATIENT if is_moving else ()) as found:
         found.ip("c", "address", "add", "fd77::1:1/64", "dev", "eth0", "nodad")
         for name in OWN:
             found.ip(name, "address", "add", f"{OWN[name]}/64", "dev", "eth0", "nodad")
@@ -104,8 +104,8 @@ def holds(pair: Lab, name: str) -> bool:
 
 def test_a_pair_over_ipv6_alone(pair: Lab) -> None:
     pair.wait_ready()
-    assert (pair.state("a"), pair.state("b")) == ("active", "passive")
-    assert [path["heard"] for path in pair.paths("a")] == [True, True]
+    pair.wait_states(a="active", b="passive")
+    wait_for(lambda: [path["heard"] for path in pair.paths("a")] == [True, True], 10, "both paths")
     assert pair.status("b")["replication"]["synced"]
     assert (holds(pair, "a"), holds(pair, "b")) == (True, False)
     wait_for(lambda: answers(pair), 10, "the service over IPv6")
@@ -148,10 +148,9 @@ def test_connections_change_boxes_over_ipv6(pair: Lab) -> None:
     words = (str(pair.directory / "ca.pem"), SERVICE, str(PORT), *map(str, COUNTS))
     process = pair.run("c", "conn_clients.py", *words)
     for taker, giver in (("b", "a"), ("a", "b")):
-        code, _, err = pair.boxes[taker].cli("ha", "takeover")
-        assert code == 0, err
+        pair.take_over(taker)
         pair.wait_states(**{giver: "passive", taker: "active"})
         pair.wait_ready()
-        assert f"{sum(COUNTS)} of {sum(COUNTS)} connections taken over" in pair.boxes[taker].cli("events")[1]
+        pair.wait_told(taker, f"{sum(COUNTS)} of {sum(COUNTS)} connections taken over")
     notes = report_of(process)
     assert (notes["cut"], notes["damaged"], notes["late"]) == ([], [], sum(COUNTS))

@@ -110,6 +110,7 @@ def test_the_other_box_goes_on_where_the_dead_one_was(pair: Lab) -> None:
         ("candidate_commit", {}),
         ("candidate_discard", {}),
     ):
+        pair.wait_states(b="passive")
         with pytest.raises(ControlError, match=f"do it on the primary, {BOXES['a']}"):
             b.call(verb, **args)
 
@@ -198,11 +199,12 @@ def test_confirmed_or_reverted_on_one_is_on_both(pair: Lab) -> None:
     a, b = pair.boxes["a"], pair.boxes["b"]
     commit(pair, "a", "first", "Server 3", "Server Three", options=("--confirm", "1h"))
     assert waits(b) == waits(a)
+    pair.wait_states(b="passive")
     with pytest.raises(ControlError, match=f"do it on the primary, {BOXES['a']}"):
         b.call("confirm")
     a.call("confirm")
     wait_for(lambda: waits(b) is None, 20, "the other box to hear of it")
-    commit(pair, "a", "second", "Server 3", "Server Drei", options=("--confirm", f"{scaled(8):.0f}s"))
+    commit(pair, "a", "second", "Server 3", "Server Drei", options=("--confirm", f"{scaled(20):.0f}s"))
     assert waits(b) == a.call("history")["version"]
     wait_for(lambda: waits(a) is None and waits(b) is None and pair.has_one_history(), 60, "its end on both")
     assert [it["reason"] for it in history(b)[1:3]] == ["second", "first"]
@@ -214,7 +216,7 @@ def test_what_was_confirmed_beats_a_revert_of_a_box_that_was_cut_off(pair: Lab) 
     pair.start_pair()
     pair.wait_ready()
     a, b = pair.boxes["a"], pair.boxes["b"]
-    commit(pair, "a", "tried", "Server 3", "Server Three", options=("--confirm", f"{scaled(8):.0f}s"))
+    commit(pair, "a", "tried", "Server 3", "Server Three", options=("--confirm", f"{scaled(20):.0f}s"))
     assert waits(b) == a.call("history")["version"]
     for cable in ("lan", "hb"):
         pair.cut("b", cable)

@@ -90,7 +90,7 @@ def test_what_comes_too_late_is_reset(stage: Stage, monkeypatch: pytest.MonkeyPa
         stage.let_go()
         stage.giver.giver.forget()
         stage.wire.let_through()
-        later = now_ms() + 10_000
+        later = now_ms() + 10 * taking.TAKE_WITHIN_MS
         monkeypatch.setattr(stage.taker.taker.means, "now", lambda: later)
         stage.taker.is_active = True
         stage.taker.taker.arrive()

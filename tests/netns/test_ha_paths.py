@@ -55,15 +55,14 @@ def test_a_path_is_removed_and_added_without_a_restart(boxes: Lab) -> None:
     for name in BOXES:
         wait_for(lambda name=name: list(heard(boxes, name).values()) == [True, True], 10, f"both paths on {name}")
     wait_for(lambda: listens(boxes, CABLE["a"]), 10, "the primary to listen on the cable")
-    events = " ".join(boxes.boxes["a"].cli("events")[1].split())
-    assert f"path {CABLE['a']} - {CABLE['b']} added by" in events
+    boxes.wait_told("a", f"path {CABLE['a']} - {CABLE['b']} added by")
 
     # It carries: what comes over the LAN alone is not heard any more, and nothing moves.
     boxes.nft("b", heartbeats('iifname "eth0" drop'))
     wait_for(lambda: sorted(heard(boxes, "b").values()) == [False, True], 10, "the cable alone")
-    assert boxes.status("b")["peer"]["heard"]
+    wait_for(lambda: boxes.status("b")["peer"]["heard"], 10, "the peer to be heard")
     assert {name: len(boxes.status(name)["moves"]) for name in BOXES} == moves
-    assert (boxes.state("a"), boxes.state("b")) == ("active", "passive")
+    boxes.wait_states(a="active", b="passive")
     kept = json.loads((boxes.directory / "b/state/pair.json").read_text())["paths"]
     assert kept == [[CABLE["b"], CABLE["a"]]], "for the next start"
 
@@ -86,4 +85,4 @@ def test_what_is_no_path_is_refused_and_changes_nothing(boxes: Lab) -> None:
         assert code != 0, (what, local, peer)
         assert why in said, said
     assert (boxes.directory / "a/state/pair.json").read_bytes() == before
-    assert list(heard(boxes, "a").values()) == [True, True]
+    wait_for(lambda: list(heard(boxes, "a").values()) == [True, True], 10, "both paths")

@@ -36,10 +36,10 @@ def pair(boxes: Lab) -> Lab:
     """The primary active, both connected."""
     wait_levels(boxes, a=WELL, b=WELL)
     boxes.wait_ready()
-    if boxes.state("b") == "active":
-        assert boxes.boxes["a"].cli("ha", "takeover")[0] == 0
+    if boxes.holds("b"):
+        boxes.take_over("a")
         boxes.wait_ready()
-    assert (boxes.state("a"), boxes.state("b")) == ("active", "passive")
+    boxes.wait_states(a="active", b="passive")
     return boxes
 
 
@@ -72,7 +72,7 @@ def test_out_of_reach_for_the_active_box_alone(pair: Lab) -> None:
         assert code == 1
         assert "no, because" in out
     wait_levels(pair, a=WELL)
-    assert pair.state("b") == "active", "whoever has them keeps them"
+    assert pair.holds("b"), "whoever has them keeps them"
 
 
 def test_out_of_reach_for_the_passive_box_alone(pair: Lab) -> None:

@@ -182,7 +182,7 @@ def test_the_release_after_this_one_may_say_more(place: Lab) -> None:
             (4, "carol", earlier["at"]),
         ]
         assert b.call("candidate")["text"] == draft["text"]
-        assert place.state("b") == "passive"
+        place.wait_states(b="passive")
         assert place.status("b")["heartbeats"]["foreign"] == 0
         wait_for(lambda: new.report()["facts"].get("digest_took") == facts["digest"], 20, "all of it to be taken over")
         wait_for(lambda: new.report()["facts"].get("candidate_took") == facts["candidate"], 20, "the candidate, too")
@@ -196,15 +196,19 @@ def test_the_release_after_this_one_may_say_more(place: Lab) -> None:
         assert b.call("history")["version"] == 6
 
 
+def reasons(place: Lab) -> str:
+    return " ".join(place.status("b")["reasons"])
+
+
 def test_two_releases_apart_is_refused_and_told(place: Lab) -> None:
     facts = {**BEFORE, "version": "9.9", "protocol": PROTOCOL + 2, "generation": 7}
     with played(place, "a", facts, beat=VERSION + 2) as far:
         place.start("b")
         b = place.boxes["b"]
         wait_for(lambda: far.report()["links"] >= 2, 30, "more than one try")
-        said = " ".join(place.status("b")["reasons"])
+        wait_for(lambda: "update this box first" in reasons(place), 20, "the refusal")
+        said = reasons(place)
         assert f"the peer has lbfast 9.9 (protocol {PROTOCOL + 2})" in said
-        assert "update this box first" in said
         assert f"its heartbeats are of version {VERSION + 2}" in said
         assert far.asked("fetch") == []
         told = [message for message in messages(b) if "there is no replication: the peer has lbfast" in message]

@@ -43,15 +43,15 @@ def test_the_ping_address_keeps_them_from_a_split(pair: Lab) -> None:
         )
     report = clients.report_after(time.monotonic(), CLIENTS)
     assert {name: len(pair.status(name)["moves"]) for name in BOXES} == moves
-    assert [pair.state(name) for name in BOXES] == ["active", "passive"]
+    pair.wait_states(a="active", b="passive")
     assert [pair.holds(name) for name in BOXES] == [True, False]
     assert report.cut() == 0
-    assert all(path_by(pair, name, ROUTER)["heard"] for name in BOXES)
-    assert f"path {BOXES['a']} - {BOXES['b']} by way of {ROUTER}: heard" in pair.boxes["a"].cli("ha", "status")[1]
+    heard = f"path {BOXES['a']} - {BOXES['b']} by way of {ROUTER}: heard"
+    wait_for(lambda: heard in pair.boxes["a"].cli("ha", "status")[1], 10, "the status to say so")
+    wait_for(lambda: all(path_by(pair, name, ROUTER)["heard"] for name in BOXES), 10, "both to hear over it")
 
     # What goes by way of the router is a path like any other: an order is granted over it.
-    code, _, err = pair.boxes["b"].cli("ha", "takeover", "--force", "--reason", "drill")
-    assert code == 0, err
+    pair.take_over("b", "--force", "--reason", "drill")
     pair.wait_states(a="passive", b="active")
     pair.heal()
     pair.wait_ready()
@@ -61,7 +61,7 @@ def test_the_ping_address_keeps_them_from_a_split(pair: Lab) -> None:
 @pytest.mark.parametrize("first", ["a", "b"], ids=["the primary was active", "the secondary was active"])
 def test_one_remains_when_a_split_heals(pair: Lab, first: str) -> None:
     if first == "b":
-        assert pair.boxes["b"].cli("ha", "takeover")[0] == 0
+        pair.take_over("b")
         pair.wait_ready()
     clients = pair.clients(CLIENTS)
     pair.split()

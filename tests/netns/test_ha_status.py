@@ -61,7 +61,9 @@ def ask_when_ready(boxes: Lab, name: str) -> dict[str, Any]:
 
     def is_ready() -> bool:
         answers.append(ask(boxes, name))
-        return answers[-1][0] == 0
+        code, found = answers[-1]
+        heard = [found["peer"]["hears_us"], *(path["heard"] for path in found["paths"])]
+        return code == 0 and all(heard) and all(server["here"] == "up" for server in found["servers"])
 
     wait_for(is_ready, 20, f"exit code 0 on {name}")
     return answers[-1][1]

@@ -54,13 +54,14 @@ def looks(boxes: Lab) -> dict[str, Any]:
 def test_a_box_that_has_a_peer_says_so_and_nothing_changes(boxes: Lab, peer: str) -> None:
     password = boxes.directory / "password"
     password.write_text("correct horse\n")
+    boxes.wait_ready()
     before = looks(boxes)
     words = ("ha", "pair", "--local", STRANGER, "--peer", BOXES[peer], "--password-file", str(password))
     code, _, err = boxes.boxes["c"].cli(*words, timeout=60)
     assert code == 1
     assert f"{BOXES[peer]} is paired already" in err
     assert BOXES["b" if peer == "a" else "a"] not in err, "with whom is nobody's business"
-    assert looks(boxes) == before
+    wait_for(lambda: looks(boxes) == before, 20, f"the boxes to be as before; {json.dumps(before, default=str)}")
     assert not (boxes.directory / "c/state/pair.json").exists()
     assert boxes.boxes["c"].json("ha", "status")["role"] == "standalone"
 
@@ -71,6 +72,7 @@ def test_without_the_pinned_certificate_there_is_no_frame_and_no_effect(
     boxes: Lab, tmp_path: Path, peer: str, has_certificate: bool
 ) -> None:
     """Neither for one who only listens, nor for one who speaks like the peer."""
+    boxes.wait_ready()
     before = looks(boxes)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -96,6 +98,6 @@ def test_without_the_pinned_certificate_there_is_no_frame_and_no_effect(
     with inside(boxes.ns("c")):
         for speaks in (False, True):
             assert asyncio.run(knock(speaks)) == b""
-    wait_for(lambda: looks(boxes) == before, 5, f"the boxes to be as before; {json.dumps(before, default=str)}")
+    wait_for(lambda: looks(boxes) == before, 20, f"the boxes to be as before; {json.dumps(before, default=str)}")
     assert boxes.status("a")["replication"]["linked"]
     boxes.wait_ready()

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Iterator
 
 import pytest
 import trustme
-from ha_lab import PORT, VIP, Lab, running_pair
+from ha_lab import PATIENT, PORT, VIP, Lab, running_pair
 from harness import scaled, wait_for
 from namespaces import inside
 
 pytestmark = pytest.mark.root
 
 COUNT = 200
+RESET = r"(\d+) connections are reset: the peer has their service address now"
 
 
 @pytest.fixture
 def pair(ca: trustme.CA) -> Iterator[Lab]:
-    with running_pair("ht", ca) as found:
+    with running_pair("ht", ca, through=PATIENT) as found:
         found.wait_ready()
         yield found
 
@@ -48,12 +50,11 @@ def all_told(conns: list[socket.socket]) -> None:
 
 def test_after_a_takeover(pair: Lab) -> None:
     conns = waiting(pair)
-    assert pair.boxes["b"].cli("ha", "takeover")[0] == 0
+    pair.take_over("b")
     all_told(conns)
     wait_for(lambda: live(pair, "a") == 0, 10, "none to be left")
-    said = pair.boxes["a"].cli("events", "--limit", "1000")[1]
-    assert f"{COUNT} connections are reset: the peer has their service address now" in " ".join(said.split())
-    assert "takeover by lbfast" in said
+    wait_for(lambda: sum(map(int, re.findall(RESET, "\n".join(pair.told("a"))))) == COUNT, 20, "all to be told")
+    wait_for(lambda: "takeover by lbfast" in pair.boxes["a"].cli("events", "--limit", "1000")[1], 20, "their records")
     pair.wait_ready()
 
 
