@@ -6,17 +6,16 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from ports import free_port, free_ports
 from waiting import (
     TIMEOUT_SCALE,
     children_of,
@@ -35,6 +34,7 @@ __all__ = [
     "cpu_seconds",
     "fd_census",
     "free_port",
+    "free_ports",
     "is_running",
     "json_lines",
     "processes_of_session",
@@ -46,22 +46,6 @@ __all__ = [
 ]
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-def free_port(address: str = "127.0.0.1") -> int:
-    """A port that nobody uses at this moment."""
-    return free_ports(1, address)[0]
-
-
-def free_ports(count: int, address: str = "127.0.0.1") -> list[int]:
-    """So many different ones: of many ports asked for one by one, two are the same now and then."""
-    with ExitStack() as stack:
-        found = []
-        for _ in range(count):
-            sock = stack.enter_context(socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET))
-            sock.bind((address, 0))
-            found.append(int(sock.getsockname()[1]))
-        return found
 
 
 def json_lines(log: Path) -> list[dict[str, Any]]:
