@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 
 from lbfast.health import external, http
 from lbfast.health.certificates import Certificate, read_certificate
+from lbfast.health.deadline import within
 from lbfast.health.outcome import ProbeFailed, ProbeResult, ProbeUnmade
 from lbfast.health.spec import ProbeSpec, ProbeType
 from lbfast.health.text import clean
@@ -24,7 +24,7 @@ class Prober:
         """One result within ``spec.timeout_ms``; ``trace``, a new one, tells afterwards what was seen on the way."""
         trace, ok, is_local = trace or Trace(), False, False
         try:
-            async with asyncio.timeout(spec.timeout_ms / 1000):
+            async with within(spec.timeout_ms / 1000):
                 reason = await self._run(spec, trace)
                 ok = True
         except TimeoutError:

@@ -1,0 +1,47 @@
+"""The time that a server has to answer, as this process has lived through it.
+
+When the machine stands still, or this process does not get to run, a deadline passes and the answer lies unread in
+the socket.  asyncio then cancels whoever waits before it looks; so a deadline that comes late is put off by as much.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+LATE_S = 0.02  # less is the loop's ordinary work
+
+
+@asynccontextmanager
+async def within(seconds: float) -> AsyncIterator[None]:
+    """TimeoutError when the block takes longer."""
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(None) as scope:
+        deadline = _Deadline(loop, scope, seconds, loop.time() + seconds)
+        try:
+            yield
+        finally:
+            deadline.timer.cancel()
+
+
+@dataclass
+class _Deadline:
+    loop: asyncio.AbstractEventLoop
+    scope: asyncio.Timeout
+    seconds: float
+    due: float
+    timer: asyncio.TimerHandle = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.timer = self.loop.call_at(self.due, self._end)
+
+    def _end(self) -> None:
+        now = self.loop.time()
+        late = now - self.due
+        if late < LATE_S:
+            self.scope.reschedule(now)
+        else:
+            self.due = now + min(late, self.seconds)
+            self.timer = self.loop.call_at(self.due, self._end)
