@@ -173,6 +173,9 @@ CASES: Mapping[str, Case] = MappingProxyType(
 WEATHER = ("one_path", "active_unheard", "passive_unheard", "lossy")
 """What may be so already when a fault comes; with the heartbeats of one direction gone, orders and farewells may be."""
 
+# An order needs a peer that is heard; in a split nothing but heartbeats, by way of the router, tells that it lives.
+SKIES = MappingProxyType({"takeover": ("", "", "one_path", "lossy"), "split": ("", "", "one_path")})
+
 
 def random_turns(seed: int, count: int) -> list[tuple[str, str]]:
     """(weather or nothing, fault), from a seed."""
@@ -181,9 +184,7 @@ def random_turns(seed: int, count: int) -> list[tuple[str, str]]:
     turns = []
     for _ in range(count):
         fault = dice.choice(faults)
-        # An order needs a peer that is heard; the others must work in any weather.
-        skies = ["", "", "one_path", "lossy"] if fault == "takeover" else ["", "", *WEATHER]
-        turns.append((dice.choice(skies), fault))
+        turns.append((dice.choice(SKIES.get(fault, ("", "", *WEATHER))), fault))
     return turns
 
 
