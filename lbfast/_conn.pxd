@@ -27,7 +27,7 @@ cdef enum Phase:
 cdef enum Offer:              # Conn.offer; any other value is an open offer's key
     OFFER_NONE = 0
     OFFER_TAKEN = 0x80000000
-    OFFER_VOID = 0x80000001   # given back: its giver died
+    OFFER_VOID = 0x80000001   # given back: its giver died, or its taker before it was claimed
 
 cdef enum Reason:
     REASON_NONE = 0
@@ -145,7 +145,7 @@ cdef struct Conn:             # 256 bytes, four cache lines
     uint8_t by
     uint8_t reserved
     uint32_t offer            # in PHASE_MOVED; whoever swaps the key for another value has decided
-    int32_t origin            # while CONN_CLAIMING: the giver's seat, slot and generation
+    int32_t origin            # while CONN_CLAIMING: the giver's seat, slot, generation; in PHASE_MOVED: the taker's seat
     uint32_t origin_slot
     uint32_t origin_generation
     uint8_t padding[20]

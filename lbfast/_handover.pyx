@@ -6,8 +6,8 @@ from libc.string cimport memcpy, memset
 from lbfast._close cimport conn_end, count_service
 from lbfast._conn cimport (
     BY_LBFAST, CONN_CLAIMING, CONN_COUNTED_REAL, CONN_COUNTED_SERVICE, CONN_QUEUED, ENDED_CUT, ENDED_HALT,
-    ENDED_MOVED, ENDED_RESOURCE, OFFER_NONE, OFFER_TAKEN, PHASE_FREE, PHASE_LINGER, PHASE_MOVED, PHASE_PROXY,
-    PHASE_RELAY, Conn, Flow, Side, conn_get, conn_put, offer_key,
+    ENDED_MOVED, ENDED_RESOURCE, ENDED_WORKER_DIED, OFFER_NONE, OFFER_TAKEN, OFFER_VOID, PHASE_FREE, PHASE_LINGER,
+    PHASE_MOVED, PHASE_PROXY, PHASE_RELAY, Conn, Flow, Side, conn_get, conn_put, offer_key,
 )
 from lbfast._counters cimport WorkerLine, WorkerPage, live_move
 from lbfast._link cimport RETRY_MS, is_waiting, link_schedule
@@ -15,8 +15,8 @@ from lbfast._pick cimport pick_again
 from lbfast._pipe cimport pipe_adopt, pipe_kill
 from lbfast._sys cimport (
     CMSG_DATA, CMSG_FIRSTHDR, CMSG_LEN, CMSG_SPACE, EPOLL_CTL_DEL, EPOLLET, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP,
-    MSG_DONTWAIT, MSG_NOSIGNAL, SCM_RIGHTS, SOL_SOCKET, atomic_load32, atomic_load64, atomic_swap32, c_epoll_ctl,
-    c_sendmsg, cmsghdr, fence_release, iovec, msghdr, sys_close, sys_epoll_add, sys_reset,
+    MSG_DONTWAIT, MSG_NOSIGNAL, SCM_RIGHTS, SIOCOUTQ, SOL_SOCKET, atomic_load32, atomic_load64, atomic_swap32,
+    c_epoll_ctl, c_ioctl, c_sendmsg, cmsghdr, fence_release, iovec, msghdr, sys_close, sys_epoll_add, sys_reset,
 )
 from lbfast._table cimport ADMIN_HALT
 from lbfast._timer cimport timer_set, timer_stop
@@ -24,6 +24,7 @@ from lbfast._worker cimport Block, Worker, block_drop, block_keep, ready_push, r
 
 cdef enum:
     SPARE = 16                    # a taker keeps one record of so many for new clients
+    LOST_MS = 2000                # a living taker claims at once what it has received
 
 cdef union Control:
     cmsghdr head
@@ -215,6 +216,9 @@ cdef bint offer(Worker* w, uint32_t slot, Conn* c, int target) noexcept nogil:
     w.sent[target] += 1
     w.page.worker.moved_out += 1
     forget(w, slot, c)
+    # Of what stays here nothing is read again but this.
+    c.origin = w.targets[target]
+    c.half_closed_ms = w.now_ms
     if w.is_apart:
         conn_put(w.slab, slot)
     return True
@@ -234,6 +238,24 @@ cdef bint handover_give(Worker* w, uint32_t slot, Conn* c, int outbox, uint8_t e
     return True
 
 
+cdef bint is_lost(Worker* w, const Conn* c) noexcept nogil:
+    """Received a while ago, and not claimed: a taker that was killed between the two took the connection along."""
+    cdef int queued = 0
+    if w.now_ms - c.half_closed_ms < LOST_MS:
+        return False
+    return c_ioctl(w.outboxes[c.origin], SIOCOUTQ, &queued) == 0 and queued == 0
+
+
+cdef void lose(Worker* w, uint32_t slot, Conn* c) noexcept nogil:
+    """Its sockets are gone, its counts are still here.  A taker that only stood still finds the offer withdrawn."""
+    if not atomic_swap32(&c.offer, offer_key(c.generation), OFFER_VOID):
+        return
+    c.origin = -1
+    c.inbound.held = 0
+    c.outbound.held = 0
+    conn_end(w, slot, c, ENDED_WORKER_DIED, BY_LBFAST)
+
+
 cdef void handover_turn(Worker* w) noexcept nogil:
     cdef uint32_t slot
     cdef Conn* c
@@ -244,6 +266,8 @@ cdef void handover_turn(Worker* w) noexcept nogil:
         if c.phase == PHASE_MOVED:
             if atomic_load32(&c.offer) == OFFER_TAKEN:
                 conn_put(w.slab, slot)
+            elif is_lost(w, c):
+                lose(w, slot, c)
         elif c.phase != PHASE_FREE and is_open:
             target = target_of(w)
             is_open = target >= 0 and left > 0 and offer(w, slot, c, target)

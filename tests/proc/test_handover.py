@@ -117,13 +117,13 @@ def test_half_closed_connection_stays_half_closed() -> None:
 
 def test_timers_go_on() -> None:
     """The idle clock runs from the last byte, not from the hand-over."""
-    with RealPort() as real, DataPlane([real], spare=1, client_idle_ms=1_500) as plane:
+    with RealPort() as real, DataPlane([real], spare=1, client_idle_ms=int(scaled(6) * 1_000)) as plane:
         client, _ = plane.pair()
         start = time.monotonic()
-        time.sleep(0.8)  # part of the time that is measured
+        time.sleep(scaled(4))  # part of the time that is measured
         swap(plane, 0, 1)
         assert client.recv(10) == b""
-        assert time.monotonic() - start < scaled(2.3)
+        assert time.monotonic() - start < scaled(9.5)  # from the hand-over it would be 10
         assert plane.wait_events(kind=EventKind.CLOSE)[0]["ended"] == Ended.CLIENT_IDLE
 
 
@@ -210,9 +210,14 @@ def test_giver_dies_and_the_taker_reads_in_time() -> None:
     with RealPort() as real, DataPlane([real], spare=1) as plane:
         pairs = [plane.pair(f"127.0.0.{host}") for host in range(2, 12)]
         plane.start(1)
+        freeze(plane.pids[1])
         plane.leave(0, 1)
         wait_for(lambda: plane.worker(0)["moved_out"] == 10, what="the offers")
-        plane.kill(0)
+        freeze(plane.pids[0])  # it dies before it has seen that they were taken
+        os.kill(plane.pids[1], signal.SIGCONT)
+        for client, server in pairs:
+            says(client, server, b"the taker has us")
+        assert plane.kill(0) == 0
         for client, server in pairs:
             says(client, server, b"still here")
         assert (plane.connections, plane.real_connections(), plane.holds()) == (10, [10], 10)
@@ -231,6 +236,26 @@ def test_taker_dies_and_its_successor_reads_the_inbox() -> None:
         for client, server in pairs:
             says(client, server, b"still here")
         assert (plane.connections, plane.real_connections(), plane.holds()) == (10, [10], 10)
+
+
+def test_taker_dies_with_a_connection_that_it_has_not_claimed() -> None:
+    """It was received, so no successor finds it; its sockets went with the dead worker, and the rest comes over."""
+    with RealPort() as real, DataPlane([real], spare=1) as plane:
+        pairs = [plane.pair(f"127.0.0.{host}") for host in range(2, 12)]
+        plane.start(1)
+        freeze(plane.pids[1])
+        plane.leave(0, 1)
+        wait_for(lambda: plane.worker(0)["moved_out"] == 10, what="the offers")
+        _, fds, _, _ = socket.recv_fds(plane.inboxes[1][0], 65536, 8)
+        for fd in fds:
+            os.close(fd)
+        assert plane.kill(1) == 0
+        plane.start(1)
+        plane.reap(0)
+        alive = sum(_is_alive(client, server) for client, server in pairs)
+        assert alive == 9
+        assert (plane.connections, plane.real_connections(), plane.holds()) == (9, [9], 9)
+        assert [e["ended"] for e in plane.wait_events(kind=EventKind.CLOSE)] == [Ended.WORKER_DIED]
 
 
 @pytest.mark.parametrize("victim", [0, 1], ids=["giver", "taker"])
