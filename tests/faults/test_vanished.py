@@ -55,7 +55,7 @@ def test_a_server_that_vanishes_is_given_up_and_its_client_told(tmp_path: Path, 
             4443,
             [real_server("Far", port, address="192.0.2.2", weight=256), real_server("Near", port, weight=0)],
             connect_timeout="500ms",
-            server_idle_timeout="1s",  # so that the timer that sets keepalive fires soon
+            server_idle_timeout="6s",  # so that the timer that sets keepalive fires soon
             tcp_user_timeout="2s",
             keepalive_idle="1s",
             keepalive_interval="1s",
@@ -67,8 +67,8 @@ def test_a_server_that_vanishes_is_given_up_and_its_client_told(tmp_path: Path, 
                 idle = stack.enter_context(connect(4443, source="127.0.64.1"))
                 busy = stack.enter_context(connect(4443, source="127.0.64.2"))
             assert {read_line(idle), read_line(busy)} == {b"far\n"}
-            wait_for(lambda: _talk(idle, busy) and _with_keepalive() == 2, 20, "keepalive on the server side")
-            commit(lb, lb.config_path.read_text().replace('server_idle_timeout = "1s"', 'server_idle_timeout = "12h"'))
+            wait_for(lambda: _talk(idle, busy) and _with_keepalive() == 2, 40, "keepalive on the server side")
+            commit(lb, lb.config_path.read_text().replace('server_idle_timeout = "6s"', 'server_idle_timeout = "12h"'))
             _talk(idle, busy)
             lb.call("weight", service="Symphony", real="Near", weight=256)
             ip("-n", THERE, "link", "set", "eth0", "down")

@@ -7,6 +7,7 @@ import resource
 import shutil
 import socket
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -31,12 +32,15 @@ def test_out_of_descriptors_then_back() -> None:
         pairs = [plane.pair(f"127.0.0.{n + 1}") for n in range(8)]
         late = [plane.connect(f"127.0.1.{n + 1}") for n in range(6)]
         wait_for(lambda: plane.total("no_descriptors") > 0)
+        start = time.monotonic()
         loops, cpu = plane.total("loops"), cpu_seconds(plane.pids[0])
         count = plane.total("accept_errors")
         wait_for(lambda: plane.total("accept_errors") >= count + 10, what="ten rests of the listener")
+        turned, used = plane.total("loops") - loops, cpu_seconds(plane.pids[0]) - cpu
+        passed = time.monotonic() - start
         # A rest takes 20 ms, looked at every 10: a spin would be thousands of turns.
-        assert plane.total("loops") - loops < 100
-        assert cpu_seconds(plane.pids[0]) - cpu < 0.05
+        assert turned < 500 * passed
+        assert used < 0.25 * passed
         for client, server in pairs:
             client.sendall(b"still here")
             assert server.recv(20) == b"still here"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -83,7 +84,7 @@ def test_rows_rates_and_note(control):
         ]
         control.answers["statistics"] = {"virtual_services": grown}
         assert app.totals is not None
-        app.totals = (app.totals[0] - 2.0, app.totals[1])  # as if the first sample were two seconds older
+        app.totals = (time.monotonic() - 2.0, app.totals[1])  # as if the first sample were two seconds old
         await app.refresh_data()
         opened, _, bytes_out = table_of(app)[1][3:]
         assert 0 < int(opened) <= 30

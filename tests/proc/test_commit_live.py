@@ -267,8 +267,19 @@ def test_control_killed_in_the_middle_leaves_the_old_or_the_new(
     assert kills > 0, "no commit was interrupted"
     assert load.failures == []
     assert load.split == {}
-    commit(lb, text_of(both))
+    wait_for(lambda: _commits(lb, text_of(both)), what="the commit before to be finished")
     assert meets(extra) == "X"
+
+
+def _commits(lb: Lbfast, text: str) -> bool:
+    """False while the supervisor still finishes the commit of a control process that was killed."""
+    try:
+        commit(lb, text)
+    except ControlError as error:
+        if error.message != "the commit before is not finished yet; try again":
+            raise
+        return False
+    return True
 
 
 def _commit_and_kill(lb: Lbfast, text: str, pid: int, delay: float) -> int:
@@ -278,7 +289,7 @@ def _commit_and_kill(lb: Lbfast, text: str, pid: int, delay: float) -> int:
     timer = Timer(delay, os.kill, (pid, signal.SIGKILL))
     timer.start()
     try:
-        commit(lb, text)
+        _commits(lb, text)
     except (ControlUnavailable, OSError):
         return 1
     finally:

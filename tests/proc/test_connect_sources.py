@@ -162,9 +162,9 @@ def test_a_server_that_vanishes_without_a_word() -> None:
     """Keepalive, set once the connection has lived a while, gives it up: the client learns by a reset."""
     settings = {"keepalive": True, "keepalive_idle_s": 1, "keepalive_interval_s": 1, "keepalive_count": 1}
     with own_network(), RealPort() as real:
-        with DataPlane([real], client_idle_ms=20_000, server_idle_ms=300, user_timeout_ms=0, **settings) as plane:
+        with DataPlane([real], client_idle_ms=20_000, server_idle_ms=3_000, user_timeout_ms=0, **settings) as plane:
             client, server = plane.pair()
-            wait_for(lambda: server.send(b"a") and client.recv(1) and has_keepalive(plane), 5)
+            wait_for(lambda: server.send(b"a") and client.recv(1) and has_keepalive(plane), 20)
             plane.change(server_idle_ms=60_000)
             server.send(b"b")
             client.recv(1)

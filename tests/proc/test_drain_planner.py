@@ -57,14 +57,14 @@ def test_a_staggered_cut_takes_clients_one_after_the_other_and_each_moves_for_go
     here = {source: sock for source, (sock, name) in held.items() if name == "R1"}
     others = [sock for sock, name in held.values() if name != "R1"]
     assert len(here) == CLIENTS // 3
-    plan = stage.plan(deadline=0, cut=True, stagger=4)
+    plan = stage.plan(deadline=0, cut=True, stagger=12)
     assert (plan["connections"], plan["clients"], plan["connections_at_deadline"]) == (20, 20, 20)
-    assert float(str(plan["empty_in"])) <= 4
+    assert float(str(plan["empty_in"])) <= 12
     code, out, err = stage.lb.cli(
-        "drain", "Symphony", "R1", "--deadline", "0s", "--cut", "--stagger", "4s", "--reason", "patches"
+        "drain", "Symphony", "R1", "--deadline", "0s", "--cut", "--stagger", "12s", "--reason", "patches"
     )
     assert (code, err) == (0, "")
-    assert "then cut, over 4 s" in out
+    assert "then cut, over 12 s" in out
     left = wait_for(
         lambda: (now := alive(list(here.values()))) and len(now) < len(here) and now, 10, "the first to be cut"
     )
@@ -75,7 +75,7 @@ def test_a_staggered_cut_takes_clients_one_after_the_other_and_each_moves_for_go
     old = stage.lb.child("control")
     os.kill(old, signal.SIGKILL)
     stage.lb.wait_replaced("control", old)
-    wait_for(lambda: not alive(list(here.values())), 20, "the rest to be cut")
+    wait_for(lambda: not alive(list(here.values())), 40, "the rest to be cut")
     assert len(alive(others)) == len(others), "clients of other servers were cut"
     ended = [it for it in stage.lb.call("events", limit=1000)["events"] if it.get("ended") == "cut"]
     assert {it["real"] for it in ended} == {"R1"}

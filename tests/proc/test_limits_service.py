@@ -7,6 +7,7 @@ import select
 import signal
 import socket
 import threading
+import time
 
 import pytest
 from data_plane import DataPlane, RealPort
@@ -64,7 +65,7 @@ def test_reset_beyond_the_limit() -> None:
             socks = storm(plane, 200)
             wait_for(lambda: plane.counters.service(0)["limited"] == 150)
             wait_for(lambda: plane.counters.real(0)["opened"] == 50)
-            assert still_open(socks) == 50
+            wait_for(lambda: still_open(socks) == 50)  # a refusal is counted before its reset is sent
             refused = plane.wait_events(150, kind=EventKind.REFUSE)
             assert {e["ended"] for e in refused} == {Ended.LIMIT}
             plane.close_clients()
@@ -119,7 +120,8 @@ def test_waiting_at_the_limit_is_exact() -> None:
                 for pid in plane.pids:
                     os.kill(pid, signal.SIGCONT)
                 wait_for(lambda: plane.counters.service(0)["limited"] >= before + 10)  # noqa: B023
-                assert plane.connections == 100
+                # Handed over is not yet taken: the other worker may come late to its inbox.
+                wait_for(lambda: plane.total("handed_over") == plane.total("taken_over") and plane.connections == 100)
                 plane.kill(0), plane.kill(1)  # the quickest way to be rid of the queues, too
                 renew_listeners(plane)
                 plane.start(0), plane.start(1)
@@ -141,9 +143,11 @@ def test_waiting_at_the_limit_is_no_spin() -> None:
     with silent_server() as real, DataPlane([real], max_connections=1, at_limit=AtLimit.QUEUE) as plane:
         socks = storm(plane, 3)
         wait_for(lambda: plane.counters.service(0)["limited"] > 0)
+        start = time.monotonic()
         loops, rests = plane.total("loops"), plane.counters.service(0)["limited"]
         wait_for(lambda: plane.counters.service(0)["limited"] >= rests + 10)
-        assert plane.total("loops") - loops < 100
+        turned = plane.total("loops") - loops
+        assert turned < 500 * (time.monotonic() - start)  # a rest takes 20 ms, looked at every 10
         for sock in socks:
             sock.close()
 

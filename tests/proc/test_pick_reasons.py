@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import pytest
 from data_plane import BlackHole, DataPlane, RealPort
 from servers import read_all, silent_server
-from waiting import wait_for
+from waiting import freeze, wait_for
 
 from lbfast._shm import now_ms
 from lbfast._stick import StickTable
@@ -41,12 +44,12 @@ def test_new_then_table() -> None:
 
 def test_pending() -> None:
     with BlackHole() as hole, RealPort() as real, DataPlane([hole, real], connect_timeout_ms=300, scheduler=1) as plane:
-        plane.connect(CLIENT)
-        wait_for(lambda: plane.real_connections()[0] == 1)
-        plane.connect(CLIENT)
-        wait_for(lambda: plane.real_connections()[0] == 2)
-        reasons = [c["reason"] for c in plane.slabs[0].connections()]
-        assert reasons == [Reason.NEW, Reason.PENDING]
+        freeze(plane.pids[0])  # so that both come, and both give up, in one turn of its loop
+        ports = [plane.connect(CLIENT).getsockname()[1] for _ in range(2)]
+        os.kill(plane.pids[0], signal.SIGCONT)
+        failed = plane.wait_events(2, kind=EventKind.CONNECT_FAIL, real=0)
+        reasons = {e["client_port"]: e["reason"] for e in failed}
+        assert reasons == dict(zip(ports, (Reason.NEW, Reason.PENDING), strict=True))
         real.accept(), real.accept()
         plane.wait_events(kind=EventKind.OPEN, reason=Reason.PENDING, real=1)
 
@@ -136,7 +139,7 @@ def test_halt_cuts_live_connections_on_all_workers() -> None:
         assert {e["worker"] for e in opened} == {0, 1}
         plane.table.set_admin(0, Admin.HALT)
         plane.table.cut(0)
-        cut = plane.wait_events(sum(e["real"] == 0 for e in opened), 1.0, kind=EventKind.CLOSE)
+        cut = plane.wait_events(sum(e["real"] == 0 for e in opened), kind=EventKind.CLOSE)
         assert {(e["real"], e["ended"]) for e in cut} == {(0, Ended.HALT)}
         assert plane.real_connections()[0] == 0
         assert plane.real_connections()[1] == 40 - len(cut)
@@ -153,7 +156,7 @@ def test_cut_without_halt_ends_what_is_there_only() -> None:
     with RealPort() as real, DataPlane([real]) as plane:
         client, *_ = open_one(plane)
         plane.table.cut(0)
-        (event,) = plane.wait_events(timeout=1.0, kind=EventKind.CLOSE)
+        (event,) = plane.wait_events(kind=EventKind.CLOSE)
         assert event["ended"] == Ended.CUT
         with pytest.raises(ConnectionResetError):
             client.recv(1)
@@ -184,20 +187,21 @@ def test_without_persistence_nothing_is_stored() -> None:
 
 def test_persistence_runs_from_the_last_close() -> None:
     with RealPort() as first, RealPort() as second:
-        with DataPlane([first, second], persistence_timeout_ms=300, scheduler=1) as plane:
+        with DataPlane([first, second], persistence_timeout_ms=3_500, scheduler=1) as plane:
             client, server, event = open_one(plane)
             created = now_ms()
-            wait_for(lambda: now_ms() > created + 600)  # held: does not expire
+            wait_for(lambda: now_ms() > created + 4_000)  # held: does not expire
             other = open_one(plane)
             assert (other[2]["reason"], other[2]["real"]) == (Reason.TABLE, event["real"])
             close_one(plane, other[0], other[1])
             close_one(plane, client, server)
             closed = plane.stick.get(CLIENT)["closed_ms"]
-            assert closed >= created + 600
+            assert closed >= created + 4_000
             *_, back = open_one(plane)
             assert back["reason"] == Reason.TABLE
             plane.close_clients()
             wait_for(lambda: plane.connections == 0)
+            plane.change(persistence_timeout_ms=300)  # from here on nobody has to come in time
             closed = plane.stick.get(CLIENT)["closed_ms"]
             wait_for(lambda: now_ms() > closed + 301)
             *_, event = open_one(plane)

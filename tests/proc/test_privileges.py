@@ -166,8 +166,10 @@ def test_the_log_file_of_the_start_is_given_and_followed(echo: TcpServer) -> Non
         size = moved.stat().st_size
         say(lb, port)
         wait_for(lambda: moved.stat().st_size > size, 10, "the record in the file that was moved away")
-        log.touch()
-        os.chown(log, UID, UID)
+        made = log.with_suffix(".new")
+        made.touch()
+        os.chown(made, UID, UID)
+        made.rename(log)  # a record meanwhile must not find a file that is still root's
         say(lb, port)
         wait_for(lambda: '"event":"open"' in log.read_text(), 10, "the record in the new file")
         assert not any("cannot write the log" in message for message in messages(lb))

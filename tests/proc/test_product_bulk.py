@@ -28,7 +28,10 @@ def test_24_times_16_mib_come_back_after_half_close() -> None:
         reals = statistics["virtual_services"][0]["real_servers"]
         wait_for(lambda: _bytes(lb, "bytes_out") == 24 * 16 * MIB, 5, "all bytes to be counted")
         assert _bytes(lb, "bytes_in") == 24 * 16 * MIB
-        assert all(real["opened"] == 12 for real in reals)
+        # Not 12 and 12: a transfer may end before the last client comes.
+        opened = [real["opened"] for real in reals]
+        assert sum(opened) == 24
+        assert min(opened) >= 8, opened
 
 
 def test_large_https_downloads_arrive_whole(ca: trustme.CA) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
+import pytest
 from footprint import Footprint, footprint
-from harness import Lbfast, free_port, real_server, virtual_service, wait_for
+from harness import Lbfast, free_port, real_server, scaled, virtual_service, wait_for
 from storm import Storm, StormServer
 
 WARM_UP, CONNECTIONS = 6_000, 20_000
@@ -17,6 +18,7 @@ def settled(now: Footprint, before: Footprint) -> Footprint | None:
     return now if gone and now.connections == 0 else None
 
 
+@pytest.mark.timeout(scaled(300))
 def test_twenty_thousand_connections_leave_nothing_behind() -> None:
     """Each with its request, an answer of 200 kB for every eighth, a tenth ended by RST; 200 client addresses."""
     with ExitStack() as stack:
@@ -30,9 +32,9 @@ def test_twenty_thousand_connections_leave_nothing_behind() -> None:
         }
         lb = stack.enter_context(Lbfast(config))
         storm = Storm(port, clients=200)
-        assert storm.run(WARM_UP) == 0
+        assert storm.run(WARM_UP, scaled(100)) == 0
         before = footprint(lb)
-        assert storm.run(CONNECTIONS) == 0
+        assert storm.run(CONNECTIONS, scaled(150)) == 0
         after = wait_for(lambda: settled(footprint(lb), before), 10, "connections and descriptors to go")
         assert after.entries == before.entries == 200
         assert after.holds == 0

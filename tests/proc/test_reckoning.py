@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from data_plane import DataPlane
@@ -42,9 +43,11 @@ def test_death_between_a_socket_and_its_number(call: str, victim: int, lost: int
         wait_for(lambda: plane.counters.real(0)["opened"] == 40, what="all of them on the giver")
         start_taker(plane)
         trap = Trap(plane.pids[victim])
-        for client in range(12):
-            plane.connect(f"127.1.10.{client + 1}")
-        trap.kill_behind(number)
+        with ThreadPoolExecutor(1) as pool:
+            # At the same time: only kill_behind lets a trapped loop turn, and a taker that stands still gets nothing.
+            connects = pool.submit(lambda: [plane.connect(f"127.1.10.{client + 1}") for client in range(12)])
+            trap.kill_behind(number)
+            connects.result()
         plane.reap(victim)
         plane.start(GIVER) if victim == GIVER else start_taker(plane)
         wait_for(lambda: plane.worker(victim)["pid"] == plane.pids[victim], what="its successor")

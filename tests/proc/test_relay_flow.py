@@ -11,6 +11,7 @@ import struct
 import termios
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -232,17 +233,24 @@ def in_pipes(pid: int) -> int:
 
 
 def fill(sock: socket.socket, plane: DataPlane) -> int:
-    """Send until nothing moves any more; bytes sent."""
+    """Send until nothing moves any more; bytes sent.
+
+    A full socket alone does not say so: the worker may come late, and the kernel acknowledge late.
+    """
     sock.setblocking(False)
     sent, still = 0, 0
+    state: tuple[int, ...] = ()
     part = os.urandom(65_536)
-    while still < 10:
-        try:
-            sent += sock.send(part)
-            still = 0
-        except BlockingIOError:
-            still += 1
-            threading.Event().wait(0.01)
+    while still < 3:
+        with suppress(BlockingIOError):
+            while True:
+                sent += sock.send(part)
+        turns, start = plane.total("loops"), time.monotonic()
+        wait_for(lambda: plane.total("loops") > turns + 1)  # noqa: B023
+        has_slept = time.monotonic() - start > 0.09  # of the 0.1 s that a worker sleeps when nothing wakes it
+        before = state
+        state = (sent, queued(sock, SIOCOUTQ), plane.total("copied_bytes"), plane.total("spliced_bytes"))
+        still = still + 1 if has_slept and state == before else 0
     return sent
 
 
@@ -269,11 +277,13 @@ def test_slow_reader_holds_one_pipe_or_block_and_costs_nothing(max_pipes: int) -
 
 def check_rests(plane: DataPlane, seconds: float = 0.5) -> None:
     """The worker's loop turns ten times a second and uses no CPU."""
+    start = time.monotonic()
     loops, cpu = plane.total("loops"), cpu_seconds(plane.pids[0])
-    end = time.monotonic() + seconds
-    wait_for(lambda: time.monotonic() > end)
-    assert plane.total("loops") - loops <= 30 * seconds
-    assert cpu_seconds(plane.pids[0]) - cpu <= 0.1 * seconds
+    wait_for(lambda: time.monotonic() - start > seconds)
+    turned, used = plane.total("loops") - loops, cpu_seconds(plane.pids[0]) - cpu
+    passed = time.monotonic() - start
+    assert turned <= 30 * passed
+    assert used <= 0.1 * passed
 
 
 @pytest.mark.parametrize("closes", [False, True])

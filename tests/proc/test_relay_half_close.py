@@ -83,18 +83,18 @@ def test_end_of_stream_behind_held_bytes(size: int, max_pipes: int) -> None:
 
 
 def test_half_close_timeout_runs_from_the_last_byte() -> None:
-    with RealPort() as real, DataPlane([real], half_close_ms=400) as plane:
+    with RealPort() as real, DataPlane([real], half_close_ms=3_000) as plane:
         client, server = plane.pair()
         client.shutdown(socket.SHUT_WR)
         assert server.recv(1) == b""
-        for _ in range(12):  # 0.6 s of life: longer than the timeout
+        for number in range(5):  # the last tick comes after 3.2 s: later than the timeout
+            threading.Event().wait(0.8 if number else 0)
             server.sendall(b"tick")
             assert client.recv(4) == b"tick"
             assert plane.connections == 1
-            threading.Event().wait(0.05)
-        (event,) = plane.wait_events(kind=EventKind.CLOSE)
+        (event,) = plane.wait_events(timeout=20, kind=EventKind.CLOSE)
         assert (event["ended"], event["by"]) == (Ended.HALF_CLOSE, EndedBy.LBFAST)
-        assert event["duration_ms"] >= 950
+        assert event["duration_ms"] >= 6_200
         assert client.recv(1) == b""
 
 
@@ -102,26 +102,26 @@ def test_half_close_timeout_runs_from_the_last_byte() -> None:
     ("setting", "ended"), [("client_idle_ms", Ended.CLIENT_IDLE), ("server_idle_ms", Ended.SERVER_IDLE)]
 )
 def test_idle_timeouts(setting: str, ended: Ended) -> None:
-    with RealPort() as real, DataPlane([real], **{setting: 300}) as plane:
+    with RealPort() as real, DataPlane([real], **{setting: 3_000}) as plane:
         client, server = plane.pair()
         for _ in range(3):
             client.sendall(b"a")
             server.sendall(server.recv(1))
             assert client.recv(1) == b"a"
-        (event,) = plane.wait_events(kind=EventKind.CLOSE)
+        (event,) = plane.wait_events(timeout=20, kind=EventKind.CLOSE)
         assert (event["ended"], event["by"]) == (ended, EndedBy.LBFAST)
-        assert 300 <= event["duration_ms"] < 1_500
+        assert event["duration_ms"] >= 3_000
         assert (client.recv(1), server.recv(1)) == (b"", b"")
 
 
 def test_an_idle_end_is_no_orderly_end_while_bytes_are_held() -> None:
     """The client stops reading in mid-answer: what it gets must not look complete."""
-    with RealPort() as real, DataPlane([real], client_idle_ms=400, half_close_ms=400) as plane:
+    with RealPort() as real, DataPlane([real], client_idle_ms=3_000, half_close_ms=400) as plane:
         client, server = plane.pair()
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         thread = threading.Thread(target=send_until_reset, args=(server,))
         thread.start()
-        (event,) = plane.wait_events(kind=EventKind.CLOSE)
+        (event,) = plane.wait_events(timeout=20, kind=EventKind.CLOSE)
         thread.join()
         assert event["ended"] == Ended.CLIENT_IDLE
         with pytest.raises(ConnectionResetError):

@@ -72,13 +72,14 @@ def test_the_source_address_stays_while_other_settings_change() -> None:
 def test_a_client_cleared_while_connecting_gets_an_entry_that_lasts() -> None:
     """Its hold died with the cleared entry; the entry of the next attempt needs one of its own."""
     with BlackHole() as hole, RealPort() as good:
-        with DataPlane([hole, good], connect_timeout_ms=400) as plane:
+        with DataPlane([hole, good], connect_timeout_ms=60_000) as plane:
             assert plane.stick is not None
             plane.table.set_weight(1, 1)
-            client = plane.connect()
-            wait_for(lambda: plane.real_connections()[0] == 1, 5, "the connect to the black hole")
-            assert plane.stick.remove("127.0.0.1")
-            server = good.accept()
+            with hole:
+                client = plane.connect()
+                wait_for(lambda: plane.real_connections()[0] == 1, 5, "the connect to the black hole")
+                assert plane.stick.remove("127.0.0.1")
+            server = good.accept(20)  # nobody listens there any more: the next SYN, a second later, is refused
             client.sendall(b"hello")
             assert server.recv(5) == b"hello"
             entry = wait_for(lambda: plane.stick and plane.stick.get("127.0.0.1"), 5, "an entry")
@@ -118,9 +119,10 @@ def test_a_listener_that_was_shut_down_does_not_spin() -> None:
     with named_server("A") as real, DataPlane([real]) as plane:
         plane.listeners[0].shutdown(socket.SHUT_RDWR)
         wait_for(lambda: plane.worker()["accept_errors"] >= 2, 5, "two looks at the dead listener")
-        before, start = plane.worker()["accept_errors"], time.monotonic()
+        start, before = time.monotonic(), plane.worker()["accept_errors"]
         wait_for(lambda: time.monotonic() - start > 0.2, 5, "some time in which it could spin")
-        assert plane.worker()["accept_errors"] - before < 100
+        errors = plane.worker()["accept_errors"] - before
+        assert errors < 500 * (time.monotonic() - start)
 
 
 def test_a_worker_that_dies_while_connecting_leaves_a_refusal() -> None:

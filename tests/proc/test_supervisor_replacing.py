@@ -48,8 +48,8 @@ def test_worker_is_replaced(lbfast: Lbfast, port: int, number: int) -> None:
     for _ in range(16):
         with connect(port) as sock:
             assert echoes(sock)
+    wait_for(lambda: f"replaced by pid {new}" in lbfast.stderr, what="the line that is printed after the fork")
     assert f"worker 0 (pid {old})" in lbfast.stderr
-    assert f"replaced by pid {new}" in lbfast.stderr
     wait_for(lambda: f"worker 0 (pid {old})" in process_events(lbfast), what="the process event")
 
 
@@ -79,7 +79,7 @@ def test_counts_are_right_after_a_worker_was_killed(lbfast: Lbfast, port: int, e
     real = lbfast.json("overview")["virtual_services"][0]["real_servers"][0]
     assert (real["connections"], real["clients"]) == (0, 16)
     assert all(entry["connections"] == 0 for entry in lbfast.call("persistence_show", service="Symphony")["entries"])
-    assert "connections; they are closed" in process_events(lbfast)
+    wait_for(lambda: "connections; they are closed" in process_events(lbfast), what="the process event")
     with connect(port, source="127.0.0.10") as sock:
         assert echoes(sock)
 
@@ -92,8 +92,9 @@ def test_control_is_replaced_and_traffic_does_not_notice(lbfast: Lbfast, port: i
         new = lbfast.wait_replaced("control", old)
         wait_for(lambda: lbfast.call("version"), what="the new control to answer")
         assert echoes(sock)
-    assert f"replaced by pid {new}" in lbfast.stderr
-    assert "control (pid" in process_events(lbfast), "it is told of its own death"
+    wait_for(lambda: f"replaced by pid {new}" in lbfast.stderr, what="the line that is printed after the fork")
+    # It serves as soon as it is ready; the supervisor hears that it is, and tells it, a little later.
+    wait_for(lambda: "control (pid" in process_events(lbfast), what="the new control to be told of the old one's death")
     assert lbfast.call("version")["pid"] == lbfast.pid
 
 
@@ -121,8 +122,9 @@ def test_worker_that_keeps_dying_is_held_back(lbfast: Lbfast, port: int) -> None
 def test_death_while_stopping_does_not_keep_it_from_stopping(lbfast: Lbfast, port: int) -> None:
     with connect(port) as sock:
         assert echoes(sock)
+        children = lbfast.children()  # before: a supervisor that has gone has none to be asked for
         lbfast.process.send_signal(signal.SIGTERM)
-        for pid in lbfast.children().values():
+        for pid in children.values():
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
