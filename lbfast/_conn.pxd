@@ -145,7 +145,7 @@ cdef struct Conn:             # 256 bytes, four cache lines
     uint8_t by
     uint8_t reserved
     uint32_t offer            # in PHASE_MOVED; whoever swaps the key for another value has decided
-    int32_t origin            # while CONN_CLAIMING: the giver's seat, slot, generation; in PHASE_MOVED: the taker's seat
+    int32_t origin            # while CONN_CLAIMING: the giver's seat, slot, generation; in PHASE_MOVED: the taker's
     uint32_t origin_slot
     uint32_t origin_generation
     uint8_t padding[20]
