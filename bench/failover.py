@@ -82,7 +82,8 @@ def play(found: Lab, who: str, weather: str, case: str, clients: int) -> Turn:
         found.wait_stopped(scene.active)
     waits = report.waits(at)
     if report.moved():
-        trouble += f"; {report.moved()} clients changed their server"
+        steps = ", ".join(f"{before} to {after} at {when - at:+.3f} s" for when, before, after in report.moves()[:12])
+        trouble += f"; {report.moved()} clients changed their server: {steps}"
     if max(waits) == float("inf"):
         trouble += f"; {waits.count(float('inf'))} clients were never served again"
     return Turn(

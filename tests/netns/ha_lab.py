@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
@@ -363,6 +364,12 @@ class Report:
             len({number for _, _, number in client["served"]} & set(servers)) > 1
             for client in self.notes["clients"].values()
         )
+
+    def moves(self) -> list[tuple[float, int, int]]:
+        """Each answer of another server than the one before: when it had been asked for, from which server to which."""
+        rows = [client["served"] for client in self.notes["clients"].values()]
+        steps = [(after[0], before[2], after[2]) for served in rows for before, after in pairwise(served)]
+        return sorted(step for step in steps if step[1] != step[2])
 
     def cut(self) -> int:
         return len(self.notes["cut"])
