@@ -42,7 +42,7 @@ cdef int64_t load_of(Worker* w, int target) noexcept nogil:
         return -1
     if w.is_apart:
         return w.sent[target]
-    if w.slabs[seat] == NULL:
+    if w.slabs[seat] == NULL or not atomic_load32(&line.taken):
         return -1
     load = atomic_load64(&line.connections)
     load += max(<int64_t>0, w.sent[target] - atomic_load64(&line.moved_in))
@@ -238,12 +238,15 @@ cdef bint handover_give(Worker* w, uint32_t slot, Conn* c, int outbox, uint8_t e
     return True
 
 
-cdef bint is_lost(Worker* w, const Conn* c) noexcept nogil:
+cdef bint is_lost(Worker* w, Conn* c) noexcept nogil:
     """Received a while ago, and not claimed: a taker that was killed between the two took the connection along."""
     cdef int queued = 0
     if w.now_ms - c.half_closed_ms < LOST_MS:
         return False
-    return c_ioctl(w.outboxes[c.origin], SIOCOUTQ, &queued) == 0 and queued == 0
+    if c_ioctl(w.outboxes[c.origin], SIOCOUTQ, &queued) != 0 or queued != 0:
+        c.half_closed_ms = w.now_ms     # so long from when something was last seen there
+        return False
+    return True
 
 
 cdef void lose(Worker* w, uint32_t slot, Conn* c) noexcept nogil:

@@ -37,11 +37,11 @@ cdef int offered(Slab slab):
 
 
 cdef bint was_given(Conn* c) noexcept nogil:
-    """Is it another worker's?  An offer that is still open is withdrawn here, for good."""
+    """Is it another worker's?  An offer that is still open is withdrawn here, for good; its giver may just have."""
     cdef uint32_t key = offer_key(c.generation)
     if c.phase != PHASE_MOVED or atomic_load32(&c.offer) == OFFER_NONE:
         return False
-    return not atomic_swap32(&c.offer, key, OFFER_VOID)
+    return not atomic_swap32(&c.offer, key, OFFER_VOID) and atomic_load32(&c.offer) != OFFER_VOID
 
 
 cdef bint was_not_ours(Conn* c, list slabs):

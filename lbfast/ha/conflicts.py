@@ -7,12 +7,13 @@ of it: the machine that has no right to the address would be the one that keeps 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-LISTEN_MS = 500  # for the answers to one question
+LISTEN_MS = 600  # from a question on; the first announcements, at 0 to 500 ms, share this time
 ASK_AGAIN_MS = 1000  # while there is a conflict, so that its end is seen
+MOST_TOLD = 5  # of what begins or ends in one moment
 DEFEND_MS = 10_000  # RFC 5227's DEFEND_INTERVAL: two that defend an address more often would flood the LAN
 
 
@@ -43,9 +44,9 @@ class Conflicts:
             self.trouble = f"cannot ask the network for the addresses: {error.strerror}"
             self.addresses.close_probe()
             return
+        self.trouble = ""
         if self._asked_at is None:
-            self._heard = {}
-        self.trouble, self._asked_at = "", now_ms
+            self._heard, self._asked_at = {}, now_ms
 
     def turn(self, now_ms: int) -> tuple[str, ...]:
         """Listen; what has begun or ended, in words."""
@@ -56,7 +57,9 @@ class Conflicts:
         except OSError as error:
             self.trouble = f"cannot hear the network's answers: {error.strerror}"
         is_over = now_ms - self._asked_at >= LISTEN_MS
-        news = self._learn(self._heard if is_over else {**self.found, **self._heard})
+        # Who could not be asked or heard may still be there.
+        is_known = is_over and not self.trouble
+        news = self._learn(self._heard if is_known else {**self.found, **self._heard})
         if is_over and not self.found:
             self.addresses.close_probe()
             self._asked_at = None
@@ -79,13 +82,21 @@ class Conflicts:
         self._asked_at, self._heard, self.found = None, {}, {}
 
     def words(self) -> tuple[str, ...]:
-        """What stands against these addresses, one a line."""
-        return tuple(_words(address, mac) for address, mac in self.found.items())
+        """What stands against these addresses."""
+        return _first_of([_words(address, mac) for address, mac in self.found.items()])
 
     def _learn(self, found: Mapping[str, str]) -> tuple[str, ...]:
         before, self.found = self.found, dict(found)
         begun = [_words(address, mac) for address, mac in found.items() if address not in before]
-        return (*begun, *(f"{address} is this box's alone again" for address in before if address not in found))
+        ended = [f"{address} is this box's alone again" for address in before if address not in found]
+        return _first_of(begun) + _first_of(ended)
+
+
+def _first_of(news: Sequence[str]) -> tuple[str, ...]:
+    """A machine that is a copy has all addresses: one event, not hundreds."""
+    if len(news) <= MOST_TOLD:
+        return tuple(news)
+    return (*news[:MOST_TOLD], f"... and {len(news) - MOST_TOLD} more of the same")
 
 
 def _words(address: str, mac: str) -> str:

@@ -43,8 +43,8 @@ class Mover:
 
     def stay(self) -> None:
         """This process ends, and the addresses stay."""
+        self.taker.stay()  # first: what the giver does closes the doors and ends the note
         self.giver.stay()
-        self.taker.stay()
 
     async def recover(self, kept: Kept) -> None:
         """What the process before this one had in its hands when it died."""

@@ -61,6 +61,7 @@ _MOST_TICK_MS = 25
 _AFTER_TAKEOVER_S = 1.0
 _QUIET_MS = 2500  # of a link on which something is said every second
 _IDLE_S = 0.1  # without a peer nothing is due
+_MOST_WORDS = 8000  # of an event: a message on the channel has its limit
 
 
 class ChannelFace(Protocol):
@@ -286,6 +287,7 @@ class HaProcess:
             if not duty.is_stopping and not keep_addresses:
                 duty.leave(now_ms())
             duty.prober.stop()
+            duty.holder.conflicts.stop()
             duty.watch.close()
             duty.beats.close()
 
@@ -426,7 +428,7 @@ class HaProcess:
 
     def tell(self, message: str) -> None:
         """An event for people."""
-        self.say({"event": "process", "message": f"pair: {message}"})
+        self.say({"event": "process", "message": f"pair: {message}"[:_MOST_WORDS]})
 
     def say(self, message: Mapping[str, object]) -> None:
         self.channel.send_now(message)

@@ -130,7 +130,8 @@ class Taker:
     async def _set_all_going(self, arrival: _Arrival) -> None:
         while self._arriving:
             await asyncio.sleep(0)  # heartbeats come first
-            self._set_going(arrival, BATCH)
+            if self._arriving:  # else the addresses have gone again
+                self._set_going(arrival, BATCH)
 
     def _set_going(self, arrival: _Arrival, most: int) -> None:
         """So many of them; with the last one all is over."""

@@ -1,7 +1,8 @@
 """The time that a server has to answer, as this process has lived through it.
 
 When the machine stands still, or this process does not get to run, a deadline passes and the answer lies unread in
-the socket.  asyncio then cancels whoever waits before it looks; so a deadline that comes late is put off by as much.
+the socket.  asyncio then cancels whoever waits before it looks; so a deadline that comes late is put off by as much,
+twice at most.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 LATE_S = 0.02  # less is the loop's ordinary work
+MOST_PUT_OFF = 2  # a loop that is late all the time must not keep a silent server up
 
 
 @asynccontextmanager
@@ -32,6 +34,7 @@ class _Deadline:
     scope: asyncio.Timeout
     seconds: float
     due: float
+    put_off: int = 0
     timer: asyncio.TimerHandle = field(init=False)
 
     def __post_init__(self) -> None:
@@ -40,8 +43,9 @@ class _Deadline:
     def _end(self) -> None:
         now = self.loop.time()
         late = now - self.due
-        if late < LATE_S:
+        if late < LATE_S or self.put_off == MOST_PUT_OFF:
             self.scope.reschedule(now)
         else:
+            self.put_off += 1
             self.due = now + min(late, self.seconds)
             self.timer = self.loop.call_at(self.due, self._end)

@@ -169,8 +169,11 @@ class Supervisor:
     # --- children -----------------------------------------------------------
 
     def _start(self, name: str) -> None:
-        if self._state in (State.STARTING, State.RUNNING) and self._ranks.start(name):
+        if self.may_start() and self._ranks.start(name):
             self.keep()
+
+    def may_start(self) -> bool:
+        return self._state in (State.STARTING, State.RUNNING)
 
     def _fork(self, name: str, seat: int, *, beside: bool = False) -> Child | None:
         body: Body = self._bodies.body(name, seat, beside=beside)
@@ -410,9 +413,8 @@ class Supervisor:
         self._timers.at(time.monotonic() + seconds, action)
 
     def _announce(self) -> None:
-        if self._state in (State.STARTING, State.RUNNING):
-            for failure in self._assets.addresses.announce():
-                self.note(failure)
+        for failure in self._assets.addresses.announce() if self.may_start() else ():
+            self.note(failure)
 
     # --- the end ------------------------------------------------------------
 
@@ -437,8 +439,7 @@ class Supervisor:
         message = {"do": "commit", "only_news": only_news}
         try:
             if control is None or not control.ready or not control.channel.send_now(message, fds):
-                text = "SIGHUP ignored: the control process is not there to commit the configuration; try again"
-                self.complain(text)
+                self.complain("SIGHUP ignored: the control process is not there to commit the configuration; try again")
         finally:
             for fd in fds:
                 os.close(fd)

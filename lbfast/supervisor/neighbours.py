@@ -25,6 +25,8 @@ _SOLICITATION, _ADVERTISEMENT, _TARGET_MAC, _NONCE = 135, 136, 2, 14
 _ICMP6_FILTER = 1
 _HEADER_INCLUDED = 36  # IPV6_HDRINCL, which the socket module does not know
 _UNSPECIFIED = IPv6Address(0)
+_NEAR = struct.pack("=i", 255)  # the hop limit that only a neighbour can send
+_MOST_READ = 512  # packets at one look
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ class NeighbourProbe:
                 elif packet.sender == IPv4Address(0) and packet.target in self._wanted[link]:
                     asked.add(packet.target)
         for sock, link in self._nd.items():
-            for data, where in _drain(sock):
+            for data, where in _drain_near(sock):
                 answer = parse_advertisement(data)
                 if answer and answer.target in self._wanted[link] and answer.mac != link.mac:
                     taken[answer.target] = answer.mac
@@ -124,7 +126,7 @@ def solicited_group(address: IPv6Address) -> IPv6Address:
 def parse_advertisement(data: bytes) -> Advertisement | None:
     """What a neighbour advertisement says."""
     options = _parse_options(data, _ADVERTISEMENT)
-    return None if options is None else Advertisement(IPv6Address(data[8:24]), options.get(_TARGET_MAC, b""))
+    return None if options is None else Advertisement(IPv6Address(data[8:24]), options.get(_TARGET_MAC, b"")[:6])
 
 
 def parse_solicitation(data: bytes) -> Solicitation | None:
@@ -175,6 +177,7 @@ def _open_nd(link: Link, groups: Iterable[IPv6Address]) -> socket.socket:
             passed[kind // 8] ^= 1 << (kind % 8)
         sock.setsockopt(socket.IPPROTO_ICMPV6, _ICMP6_FILTER, bytes(passed))
         sock.setsockopt(socket.IPPROTO_IPV6, _HEADER_INCLUDED, 1)  # the kernel would put in an address of ours
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT, 1)
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_LOOP, 0)
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, link.index)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, link.name.encode())
@@ -197,7 +200,16 @@ def _join(sock: socket.socket, link: Link, groups: Iterable[IPv6Address]) -> Non
 
 
 def _drain(sock: socket.socket) -> Iterable[tuple[bytes, Any]]:
-    """What has come, and from where."""
+    """What has come, and from where; the rest of a storm is for the next look."""
     with suppress(BlockingIOError):
-        while True:
+        for _ in range(_MOST_READ):
             yield sock.recvfrom(2048)
+
+
+def _drain_near(sock: socket.socket) -> Iterable[tuple[bytes, Any]]:
+    """The same of neighbour discovery: what a router has passed on is none (RFC 4861, 7.1)."""
+    with suppress(BlockingIOError):
+        for _ in range(_MOST_READ):
+            data, notes, _, where = sock.recvmsg(2048, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
+            if any(kind == socket.IPV6_HOPLIMIT and value == _NEAR for _, kind, value in notes):
+                yield data, where

@@ -24,11 +24,12 @@ class Crew(Protocol):
         """The old one ends, then another one is started."""
 
     def stop(self, child: Child) -> None: ...
+    def may_start(self) -> bool: ...
     def later(self, seconds: float, action: Callable[[], None]) -> None: ...
 
 
 class Succession:
-    """One at a time; a second request joins the first."""
+    """One at a time.  A request joins the one whose successor is still to come, or waits for the old one's end."""
 
     def __init__(self, crew: Crew, ranks: Ranks) -> None:
         self._crew = crew
@@ -44,8 +45,12 @@ class Succession:
     def begin(self, last_words: Callable[[], None]) -> None:
         """``last_words`` is called while the old one is still there and its successor answers already."""
         self._last_words.append(last_words)
-        if self.is_busy:
-            return
+        if not self.is_busy:
+            self._come()
+
+    def _come(self) -> None:
+        if not self._crew.may_start():
+            return  # lbfast stops, and nobody waits for an answer any more
         self._coming = self._ranks.come_beside(NAME)
         if self._coming is None:
             self._fall_back()
@@ -71,6 +76,8 @@ class Succession:
         elif child is self._old:
             self._old = None
             self._ranks.tell_begin(NAME)
+            if self._last_words:
+                self._come()
 
     def _fall_back(self) -> None:
         self._speak()

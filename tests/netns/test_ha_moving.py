@@ -157,12 +157,13 @@ def test_addresses_that_go_again_before_all_are_set_going(stage: Stage) -> None:
         stage.arrive()
         stage.taker.is_active = False
         stage.taker.taker.depart()
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.01)
 
     asyncio.run(move())
     go_on(stage.all[:ARRIVING], stage.taker)
     are_reset(stage.all[ARRIVING:])
     assert stage.taker.note_fd == -1
+    assert not [words for words in stage.taker.said if "connections taken over" in words]
 
 
 @pytest.mark.usefixtures("in_pieces")
@@ -171,7 +172,7 @@ def test_a_process_that_ends_before_all_are_set_going(stage: Stage) -> None:
         await stage.taker.taker.fetch()
         stage.let_go()
         stage.arrive()
-        stage.taker.taker.stay()
+        stage.taker.mover.stay()
 
     asyncio.run(move())
     goes_on(stage, stage.taker)

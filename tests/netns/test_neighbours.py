@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import struct
 from collections.abc import Iterator
 from ipaddress import IPv6Address, ip_address
 
@@ -100,6 +101,26 @@ def test_who_asks_from_an_address_does_not_want_the_one_it_asks_for() -> None:
             body = render_solicitation(address, bytes(6))[40:]
             client.sendto(body, (str(solicited_group(address)), 0, 0, index))
         assert learned(ours)[1] == set()
+    finally:
+        ours.close()
+
+
+def test_what_a_router_has_passed_on_is_no_neighbours_word() -> None:
+    """RFC 4861, 7.1.2: only who sends from the link itself can have a hop limit of 255."""
+    far, near = "2001:db8::50", "2001:db8::51"
+    ours = probe(OURS, far, near)
+    with inside(THEIRS):
+        client = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
+        index = socket.if_nametoindex("eth0")
+    try:
+        with client:
+            for address, hops in ((far, 254), (near, 255)):
+                client.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, hops)
+                body = struct.pack("!BBHI", 136, 0, 0, 0x20000000) + IPv6Address(address).packed
+                client.sendto(body, ("ff02::1", 0, 0, index))
+        taken: dict[IPAddress, bytes] = {}
+        wait_for(lambda: taken.update(ours.read()[0]) or taken, 10, "the neighbour's word")
+        assert taken == {ip_address(near): b""}
     finally:
         ours.close()
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lbfast.ha.conflicts import ASK_AGAIN_MS, DEFEND_MS, LISTEN_MS
+from lbfast.ha.conflicts import ASK_AGAIN_MS, DEFEND_MS, LISTEN_MS, MOST_TOLD
 from lbfast.ha.duty import Duty
 from lbfast.ha.election import Beat, Memory, Standing
 from lbfast.ha.fitness import WELL, Sight, Steady
@@ -275,3 +275,26 @@ def test_a_lan_that_cannot_be_asked_costs_no_turn() -> None:
     assert watch_conflicts(holder, host, 2_000, OTHER) == []
     assert "Operation not permitted" in holder.conflicts.trouble
     assert host.announced
+
+
+@pytest.mark.parametrize("interval_ms", [100, 400, 500, 600, 900, 1000, 1100])
+def test_a_conflict_ends_however_often_the_addresses_are_announced(interval_ms: int) -> None:
+    host = Host()
+    holder = Holder(host, interval_ms)
+    holder.take(0)
+    assert len(watch_conflicts(holder, host, 20_000, OTHER)) == 1
+    start = host.now
+    told = watch_conflicts(holder, host, start + 10_000, {})
+    assert [news for _, news in told] == ["10.0.0.1 is this box's alone again"]
+    assert told[0][0] - start <= ASK_AGAIN_MS + LISTEN_MS + 2 * TICK_MS
+
+
+def test_a_machine_that_has_every_address_is_told_in_a_few_words() -> None:
+    host = Host()
+    holder = Holder(host, INTERVAL_MS)
+    holder.take(0)
+    copies = {f"10.0.{number // 250}.{number % 250}": "02:00:00:00:00:01" for number in range(1000)}
+    told = watch_conflicts(holder, host, 2_000, copies)
+    assert len(told) == MOST_TOLD + 1
+    assert told[-1][1] == f"... and {1000 - MOST_TOLD} more of the same"
+    assert len(holder.conflicts.words()) == MOST_TOLD + 1

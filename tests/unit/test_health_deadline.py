@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 import pytest
+from waiting import scaled
 
 from lbfast.health.deadline import within
 
@@ -61,3 +62,24 @@ def test_nothing_is_left_behind() -> None:
         await asyncio.sleep(2 * TIMEOUT_S)
 
     asyncio.run(look())
+
+
+@pytest.mark.parametrize("turn_s", [0.03, 0.06, 0.1, 0.25])
+def test_a_loop_that_is_late_all_the_time_still_ends(turn_s: float) -> None:
+    """Every deadline there is late, and a silent server is silent all the same."""
+
+    async def silence() -> None:
+        loop = asyncio.get_running_loop()
+
+        def work() -> None:
+            time.sleep(turn_s)
+            loop.call_soon(work)
+
+        loop.call_soon(work)
+        began = loop.time()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(scaled(20)), within(TIMEOUT_S):
+                await asyncio.Event().wait()
+        assert loop.time() - began < scaled(10)
+
+    asyncio.run(silence())
