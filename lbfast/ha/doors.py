@@ -8,7 +8,7 @@ import fcntl
 import os
 import socket
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -57,6 +57,12 @@ class Held:
         for fd in self.ends:
             os.close(fd)
         self.ends = ()
+
+
+def end_all(conns: Iterable[Held]) -> None:
+    """RST to both ends of each."""
+    for held in conns:
+        held.end()
 
 
 @dataclass

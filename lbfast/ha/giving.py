@@ -14,7 +14,7 @@ from lbfast._letters import read_ends
 from lbfast._tcp_image import ImageError, freeze, resume, unacknowledged
 from lbfast.ha.collecting import SLOW, collect
 from lbfast.ha.conn_image import ConnImage, pack, unpack
-from lbfast.ha.doors import Held
+from lbfast.ha.doors import Held, end_all
 from lbfast.ha.moving import ASK_S, BATCH, KEEP_AFTER_MS, MOST_BYTES_SHIPPED, Means, Peer, is_cancelled
 from lbfast.ha.note import Kept, Role
 from lbfast.ha.sweeping import Sweeper
@@ -107,7 +107,7 @@ class Giver:
             hold = max(_HOLD_S, 2 * settings.interval * settings.missed / 1000)
             self._holder = asyncio.get_running_loop().call_later(hold, self.forget)
         elif given:
-            asyncio.get_running_loop().call_soon(_end, given)  # the peer's claim is answered first
+            asyncio.get_running_loop().call_soon(end_all, given)  # the peer's claim is answered first
             self.means.tell(f"{len(given)} connections are reset: the peer does not have all of them")
         self._finish()
         self.sweeper.start()
@@ -115,7 +115,7 @@ class Giver:
     def come_back(self) -> None:
         """The addresses are here again: what the peer had has ended with it, and its clients should know."""
         departed, self._departed = self._departed, []
-        _end(departed)
+        end_all(departed)
         self.forget()
         if departed:
             self.means.tell(
@@ -186,11 +186,11 @@ class Giver:
                 except (ImageError, OSError):
                     failed += 1  # it was reset when its client spoke, or is a worker's already
                     if ends is not None:
-                        _end([_bare(ends)])
+                        end_all([_bare(ends)])
         except ImageError as error:
             self.means.tell(f"a note of connections cannot be read: {error}")
         # Those of the last batch that have no image yet: nobody could set them going.
-        _end([_bare(ends) for ends in originals.values()])
+        end_all([_bare(ends) for ends in originals.values()])
         self.means.tell(
             f"{len(self._given)} connections that were being given away are found again, {failed} are lost"
             + (f"; {len(originals)} that were just being frozen are reset" if originals else "")
@@ -273,11 +273,6 @@ class Giver:
         return ConnImage(service.id, real.id, held.record, client, server, held.inbound, held.outbound)
 
 
-def _end(conns: Sequence[Held]) -> None:
-    for held in conns:
-        held.end()
-
-
 def _by_client(fds: Sequence[int]) -> dict[tuple[Place, Place], tuple[int, int]]:
     """Both sockets of each connection, by the places of its client's as an image has them."""
     found = {}
@@ -286,7 +281,7 @@ def _by_client(fds: Sequence[int]) -> dict[tuple[Place, Place], tuple[int, int]]
             try:
                 found[sock.getsockname()[:2], sock.getpeername()[:2]] = ends
             except OSError:  # it has ended
-                _end([_bare(ends)])
+                end_all([_bare(ends)])
     return found
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from lbfast._tcp_image import ImageError
 from lbfast.ha.conn_image import unpack
-from lbfast.ha.doors import Held
+from lbfast.ha.doors import Held, end_all
 from lbfast.ha.moving import ASK_S, BATCH, MOST_BYTES_SHIPPED, TAKE_WITHIN_MS, Means, is_cancelled
 from lbfast.ha.note import Kept, Role
 
@@ -123,7 +123,7 @@ class Taker:
                 self._task = asyncio.get_running_loop().create_task(self._set_all_going(arrival))
             return
         if taken:
-            _end(taken)
+            end_all(taken)
             means.tell(f"{len(taken)} connections came too late, or not with all others, and are reset")
         self.drop()
 
@@ -157,7 +157,7 @@ class Taker:
         """The addresses are gone again, before all were set going."""
         if self._arriving:
             self.means.tell(f"{len(self._arriving)} connections that were just being taken over are reset")
-            _end(self._arriving)
+            end_all(self._arriving)
             self._arriving.clear()
             self.drop()
 
@@ -198,8 +198,3 @@ class Taker:
         else:
             self._is_confirmed = False
             self._patience = asyncio.get_running_loop().call_later(_WAIT_S, self.drop)
-
-
-def _end(conns: Iterable[Held]) -> None:
-    for held in conns:
-        held.end()

@@ -188,14 +188,20 @@ def test_cut_is_not_missed() -> None:
         plane.reap(0)
 
 
+def offer_ten(plane: DataPlane) -> list[tuple[socket.socket, socket.socket]]:
+    """Ten connections that the first worker has offered and the second one, which stands still, has not read."""
+    pairs = [plane.pair(f"127.0.0.{host}") for host in range(2, 12)]
+    plane.start(1)
+    freeze(plane.pids[1])
+    plane.leave(0, 1)
+    wait_for(lambda: plane.worker(0)["moved_out"] == 10, what="the offers")
+    return pairs
+
+
 def test_giver_dies_with_offers_in_the_inbox() -> None:
     """What the taker has not read when the supervisor repairs is given back once, and dropped by the taker."""
     with RealPort() as real, DataPlane([real], spare=1) as plane:
-        pairs = [plane.pair(f"127.0.0.{host}") for host in range(2, 12)]
-        plane.start(1)
-        freeze(plane.pids[1])
-        plane.leave(0, 1)
-        wait_for(lambda: plane.worker(0)["moved_out"] == 10, what="the offers")
+        pairs = offer_ten(plane)
         assert plane.kill(0) == 10
         assert (plane.connections, plane.real_connections(), plane.holds()) == (0, [0], 0)
         os.kill(plane.pids[1], signal.SIGCONT)
@@ -208,11 +214,7 @@ def test_giver_dies_with_offers_in_the_inbox() -> None:
 
 def test_giver_dies_and_the_taker_reads_in_time() -> None:
     with RealPort() as real, DataPlane([real], spare=1) as plane:
-        pairs = [plane.pair(f"127.0.0.{host}") for host in range(2, 12)]
-        plane.start(1)
-        freeze(plane.pids[1])
-        plane.leave(0, 1)
-        wait_for(lambda: plane.worker(0)["moved_out"] == 10, what="the offers")
+        pairs = offer_ten(plane)
         freeze(plane.pids[0])  # it dies before it has seen that they were taken
         os.kill(plane.pids[1], signal.SIGCONT)
         for client, server in pairs:
@@ -225,11 +227,7 @@ def test_giver_dies_and_the_taker_reads_in_time() -> None:
 
 def test_taker_dies_and_its_successor_reads_the_inbox() -> None:
     with RealPort() as real, DataPlane([real], spare=1) as plane:
-        pairs = [plane.pair(f"127.0.0.{host}") for host in range(2, 12)]
-        plane.start(1)
-        freeze(plane.pids[1])
-        plane.leave(0, 1)
-        wait_for(lambda: plane.worker(0)["moved_out"] == 10, what="the offers")
+        pairs = offer_ten(plane)
         assert plane.kill(1) == 0
         plane.start(1)
         plane.reap(0)
@@ -241,11 +239,7 @@ def test_taker_dies_and_its_successor_reads_the_inbox() -> None:
 def test_taker_dies_with_a_connection_that_it_has_not_claimed() -> None:
     """It was received, so no successor finds it; its sockets went with the dead worker, and the rest comes over."""
     with RealPort() as real, DataPlane([real], spare=1) as plane:
-        pairs = [plane.pair(f"127.0.0.{host}") for host in range(2, 12)]
-        plane.start(1)
-        freeze(plane.pids[1])
-        plane.leave(0, 1)
-        wait_for(lambda: plane.worker(0)["moved_out"] == 10, what="the offers")
+        pairs = offer_ten(plane)
         _, fds, _, _ = socket.recv_fds(plane.inboxes[1][0], 65536, 8)
         for fd in fds:
             os.close(fd)
