@@ -94,7 +94,7 @@ class HeldAddresses(ServiceAddresses):
         """What is to be held when active: (address, interface or None); the problems, in words."""
         with Netlink() as netlink:
             links, here = netlink.links(), netlink.addresses()
-            self._macs = {link.mac for link in links}
+            self._macs = {link.mac for link in links if link.mac}  # an answer without a MAC is no answer of ours
             ours = self._left_over(links, here) if self._record.exists() else {}
             asked = [WantedAddress(place, ip_address(text), link) for place, (text, link) in enumerate(wanted)]
             self._placements, faults = plan_addresses(
